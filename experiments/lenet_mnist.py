@@ -1,0 +1,16 @@
+"""LeNet-5 on MNIST: at most the 0.95 % test error of LeCun et al. (1998, section III).
+
+./launch.sh train lenet_mnist --data_dir=DIR
+"""
+
+from jaxcnn import AugmentConfig, Config, DataConfig, LogConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+
+config = Config(
+    epochs=20,
+    model=ModelConfig("lenet5"),
+    data=DataConfig("mnist", batch_size=64, image_size=32, fit="pad"),
+    augment=AugmentConfig(shift=2, rotate=10, zoom=0.1, shear=0.1),
+    optimizer=OptimizerConfig("sgd", learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4),
+    schedule=ScheduleConfig("cosine", warmup=0.05),
+    log=LogConfig(every=100),
+)

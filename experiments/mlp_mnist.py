@@ -1,0 +1,15 @@
+"""A multilayer perceptron on MNIST: two hidden layers of ReLU with dropout, no augmentation.
+
+./launch.sh train mlp_mnist --data_dir=DIR
+"""
+
+from jaxcnn import Config, DataConfig, LogConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+
+config = Config(
+    epochs=20,
+    model=ModelConfig("mlp", overrides={"hidden": (512, 256), "dropout_rate": 0.3}),
+    data=DataConfig("mnist", batch_size=128),
+    optimizer=OptimizerConfig("adamw", learning_rate=1e-3, momentum=0.9, weight_decay=0.05),
+    schedule=ScheduleConfig("cosine", warmup=0.05),
+    log=LogConfig(every=100),
+)

@@ -1,0 +1,140 @@
+"""absl flags from config fields: every field by its dotted path, the common ones by a short name too."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from jaxcnn.config import Config, Rule, kind_name, leaves, parse, replace
+from jaxcnn.errors import UsageError
+from jaxcnn.models.registry import overridable
+
+SHORT = {
+    "model": "model.name",
+    "dataset": "data.dataset",
+    "data_dir": "data.data_dir",
+    "batch_size": "data.batch_size",
+    "image_size": "data.image_size",
+    "learning_rate": "optimizer.learning_rate",
+    "eval_every": "log.eval_every",
+    "checkpoint_every": "checkpoint.every",
+    "keep": "checkpoint.keep",
+}
+
+
+class Flags:
+    """The flags of one verb.
+
+    Args:
+      usage: one line: the verb and its arguments.
+    """
+
+    def __init__(self, usage: str):
+        self.usage = usage
+        self.values = flags.FlagValues()
+        self.values.set_gnu_getopt(True)
+        self._kinds: dict[str, Any] = {}
+        self._short: dict[str, str] = {}
+        self.define("help", bool, False, "show this and stop")
+        self.define("debug", bool, False, "show tracebacks")
+
+    def define(self, name: str, kind: Any, default: Any, help: str) -> None:
+        """Add a flag of a type that ``config.parse`` knows."""
+        self._kinds[name] = kind
+        if kind is bool:
+            flags.DEFINE_boolean(name, default, help, flag_values=self.values)
+        else:
+            flags.DEFINE(_Parser(kind), name, default, help, flag_values=self.values, serializer=_Serializer())
+
+    def define_config(self, config: Config) -> None:
+        """Add a flag for each field of the config, and for each field of its network; their values are the defaults."""
+        fields = leaves(config)
+        for name, (kind, value) in overridable(config.model.name).items():
+            fields.setdefault(f"model.{name}", (value, _kind_of(value, kind), Rule(f"field of {config.model.name}")))
+        for path, (value, kind, rule) in fields.items():
+            if path != "experiment":
+                kind = _kind_of(value, kind)
+                allowed = "" if not (rule.choices or rule.allowed() != "a finite number") else f" [{', '.join(rule.choices) or rule.allowed()}]"
+                self.define(path, kind, value, rule.help + allowed)
+        for short, path in SHORT.items():
+            self._short[path] = short
+            flags.DEFINE_alias(short, path, flag_values=self.values)
+
+    def parse(self, arguments: list[str], known_only: bool = False) -> list[str]:
+        """Read the flags; returns the other arguments. With --help, prints the flags and exits 0."""
+        try:
+            rest = self.values(["jaxcnn", *arguments], known_only=known_only)[1:]
+        except flags.Error as error:
+            raise UsageError(str(error)) from None
+        if self["help"] and not known_only:
+            self.print_help()
+            sys.exit(0)
+        return rest
+
+    def given(self) -> dict[str, Any]:
+        """``{name: value}`` of the flags that stand on the command line, aliases resolved."""
+        names = [name for name in self._kinds if self.values[name].present]
+        return {name: self.values[name].value for name in names if name not in ("help", "debug")}
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name].value
+
+    def print_help(self) -> None:
+        """A table of all flags: name, type, default, meaning."""
+        print(f"usage: {self.usage}\n")
+        table = Table("flag", "type", "default", "meaning", box=None, pad_edge=False)
+        for name, kind in self._kinds.items():
+            short = f" or --{self._short[name]}" if name in self._short else ""
+            table.add_row(f"--{name}{short}", kind_name(kind), _text(self.values[name].default), str(self.values[name].help).replace("[", r"\["))
+        console = Console(highlight=False)
+        console.width = max(console.width, 150) if not console.is_terminal else console.width
+        console.print(table)
+
+
+def configure(config: Config, given: Mapping[str, Any]) -> Config:
+    """The config with the flags' values. Of steps and epochs, the one that is given replaces the other."""
+    values = dict(given)
+    if "steps" in values and "epochs" in values:
+        raise UsageError(f"--steps={values['steps']} and --epochs={values['epochs']}: give one of the two")
+    if "steps" in values or "epochs" in values:
+        values.setdefault("epochs", None)
+        values.setdefault("steps", None)
+    return replace(config, values)
+
+
+class _Parser(flags.ArgumentParser):
+    """absl's view of ``config.parse``."""
+
+    def __init__(self, kind: Any):
+        self.kind = kind
+        self.syntactic_help = kind_name(kind)
+
+    def parse(self, argument: Any) -> Any:
+        return parse(argument, self.kind) if isinstance(argument, str) else argument
+
+    def flag_type(self) -> str:
+        return kind_name(self.kind)
+
+
+class _Serializer(flags.ArgumentSerializer):
+    def serialize(self, value: Any) -> str:
+        return _text(value)
+
+
+def _kind_of(value: Any, kind: Any) -> Any:
+    """The type of a network's own field, from its value."""
+    if kind is tuple:
+        return tuple[type(value[0]) if value else int, ...]
+    return kind
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+Stop = Callable[[], bool]

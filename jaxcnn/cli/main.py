@@ -1,0 +1,61 @@
+"""``jaxcnn VERB ...``: dispatch, and errors turned into one line and an exit code."""
+
+import importlib
+import os
+import sys
+import traceback
+
+from jaxcnn import environment
+from jaxcnn.errors import JaxcnnError, UsageError, nearest
+from jaxcnn.preemption import Preemption
+
+VERBS = {
+    "train": "train an experiment:            train EXPERIMENT [--flag=value ...]",
+    "eval": "evaluate a run's checkpoint:    eval RUN_DIR [--split=test]",
+    "predict": "classify image files:           predict RUN_DIR IMAGES...",
+    "models": "list the networks:              models [PATTERN]",
+    "summary": "describe a network by layer:    summary MODEL",
+    "help": "show this",
+}
+
+_HELP = """\
+jaxcnn: convolutional image classifiers as pure functions on JAX
+
+{verbs}
+
+`VERB --help` lists the flags of a verb. Without a verb, `./launch.sh` trains lenet_digits.
+Exit codes: 0 done, 2 bad usage, 3 data, 4 checkpoint, 5 NaN or infinity, 75 stopped and saved (start again to go on)."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one verb and exit. The verb's module is imported last, after the environment is set and signals are caught."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        sys.exit(_dispatch(arguments))
+    except JaxcnnError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"jaxcnn: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output is gone, e.g. `jaxcnn models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    verb, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
+    if verb in ("help", "--help", "-h"):
+        print(_HELP.format(verbs="\n".join(f"  {name:9s}{about}" for name, about in VERBS.items())))
+        return 0
+    if verb == "--version":
+        print("\n".join(f"{name} {version}" for name, version in environment.versions().items()))
+        return 0
+    if verb not in VERBS:
+        raise UsageError(f"{verb!r} must be one of {', '.join(VERBS)}{nearest(verb, VERBS)}")
+    preemption = Preemption()
+    if verb == "train":
+        preemption.install()
+    environment.prepare()
+    return importlib.import_module(f"jaxcnn.cli.{verb}").main(rest, preemption.requested)

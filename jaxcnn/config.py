@@ -1,0 +1,338 @@
+"""Config: everything that a run is a function of, as frozen dataclasses.
+
+Each field carries its meaning and its bounds; flags, ``--help``, ``config.json``, the checks and the comparison on resume
+are all read off these fields. The defaults live here and nowhere else. Every duration inside a schedule is a share of
+the run, so a shorter run keeps its shape.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxcnn.errors import UsageError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a field means, what it may be, and what a change of it means for a run that is resumed."""
+
+    help: str
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    on_resume: str = "notice"  # a change is refused ("refuse"), allowed and told ("notice"), or of no matter ("silent")
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with ``value``, in words, or ``""``."""
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}{nearest(str(value), self.choices)}"
+        numbers = value if isinstance(value, tuple) else (value,)
+        for number in numbers:
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if not math.isfinite(number) or not self._in_range(number):
+                return f"must be {self.allowed()}"
+        return ""
+
+    def _in_range(self, number: float) -> bool:
+        return (
+            (self.at_least is None or number >= self.at_least)
+            and (self.above is None or number > self.above)
+            and (self.at_most is None or number <= self.at_most)
+            and (self.below is None or number < self.below)
+        )
+
+    def allowed(self) -> str:
+        """The allowed range in words: ``a finite number >= 0 and < 1``."""
+        signs = ((">=", self.at_least), (">", self.above), ("<=", self.at_most), ("<", self.below))
+        bounds = " and ".join(f"{sign} {bound:g}" for sign, bound in signs if bound is not None)
+        return f"a finite number {bounds}".strip()
+
+
+def option(default: Any, help: str, **rule: Any) -> Any:
+    """A dataclass field with a ``Rule``."""
+    return dataclasses.field(default=default, metadata={"rule": Rule(help, **rule)})
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Which network, and what of it is changed."""
+
+    name: str = option("lenet5", "network; `models` lists them", on_resume="refuse")
+    dtype: str = option(
+        "float32",
+        "type the network computes in; parameters, logits and loss stay float32",
+        choices=("float32", "bfloat16"),
+        on_resume="refuse",
+    )
+    overrides: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"rule": Rule("the network's own fields by name, as flags `--model.FIELD`", on_resume="refuse")},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which examples, and how many at a time."""
+
+    dataset: str = option("digits", "dataset: digits, mnist or fake", on_resume="refuse")
+    data_dir: str | None = option(None, "directory of prepared TFDS datasets; none: the user's cache", on_resume="silent")
+    train_split: str = option("train", "training examples, in TFDS syntax, e.g. train[:90%]", on_resume="refuse")
+    eval_split: str = option("test", "examples for evaluation, in TFDS syntax", on_resume="silent")
+    batch_size: int = option(64, "examples per training step, over all devices", at_least=1, on_resume="refuse")
+    eval_batch_size: int = option(512, "examples per evaluation step, over all devices", at_least=1, on_resume="silent")
+    image_size: int | None = option(None, "rows and columns that the network sees; none: as stored", at_least=1, on_resume="refuse")
+    fit: str = option(
+        "resize",
+        "how an image reaches image_size: `resize` (bicubic), or `pad` with the background's 0 and centre",
+        choices=("resize", "pad"),
+        on_resume="refuse",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to training images. Zero means off."""
+
+    shift: float = option(0.0, "largest shift along each axis, in pixels", at_least=0)
+    rotate: float = option(0.0, "largest rotation either way, in degrees", at_least=0, at_most=180)
+    zoom: float = option(0.0, "largest relative change of size, e.g. 0.1 for 0.9 to 1.1 times", at_least=0, below=1)
+    shear: float = option(0.0, "largest horizontal shear, in columns per row", at_least=0)
+    flip: bool = option(False, "mirror left and right with probability 1/2")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Softmax cross-entropy."""
+
+    label_smoothing: float = option(0.0, "probability spread evenly over all classes", at_least=0, below=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The direction of an update; its length is the schedule's."""
+
+    name: str = option("sgd", "optimizer", choices=("sgd", "adam", "adamw"), on_resume="refuse")
+    learning_rate: float = option(0.1, "peak learning rate", at_least=0)
+    momentum: float = option(0.9, "momentum of sgd, first-moment decay of adam", at_least=0, below=1)
+    nesterov: bool = option(False, "look ahead along the momentum (sgd, adam, adamw)")
+    second_moment: float = option(0.999, "second-moment decay of adam and adamw", at_least=0, below=1)
+    epsilon: float = option(1e-8, "added to the root of the second moment of adam and adamw", above=0)
+    weight_decay: float = option(
+        0.0, "added to the gradient for sgd and adam (L2, as torch), to the step for adamw; kernels only", at_least=0
+    )
+    decay_all: bool = option(False, "weight decay also on biases and normalisation parameters")
+    clip_norm: float | None = option(None, "largest global norm of the gradient; none: no clipping", above=0)
+    ema_decay: float | None = option(
+        None, "evaluate an exponential moving average of the weights with this decay; none: the weights", at_least=0, below=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate as a function of the step."""
+
+    name: str = option(
+        "cosine", "shape of the learning rate after warm-up", choices=("constant", "step", "cosine", "linear", "onecycle")
+    )
+    warmup: float = option(0.0, "share of the run with a linear rise from 0 (onecycle: to the peak)", at_least=0, at_most=1)
+    milestones: tuple[float, ...] = option(
+        (0.5, 0.75), "step: shares of the run after which the rate is multiplied by factor", at_least=0, at_most=1
+    )
+    factor: float = option(0.1, "step: multiplier at each milestone", above=0, at_most=1)
+    final: float = option(0.0, "cosine, linear, onecycle: last learning rate as a share of the peak", at_least=0, at_most=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When the state goes to disk and how much of it stays there."""
+
+    every: int | None = option(None, "steps between checkpoints; none: once an epoch", at_least=1, on_resume="silent")
+    keep: int = option(3, "latest checkpoints kept; the best one is kept as well", at_least=1, on_resume="silent")
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """What is told, and when."""
+
+    every: int = option(50, "steps between two looks at the metrics; every step is written", at_least=1, on_resume="silent")
+    eval_every: int | None = option(None, "steps between evaluations; none: once an epoch", at_least=1, on_resume="silent")
+    tensorboard: bool = option(False, "also write TensorBoard events (needs the extra `tensorboard`)", on_resume="silent")
+    plots: bool = option(True, "draw plots/ at the end of the run", on_resume="silent")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run. Checked as a whole when made; ``UsageError`` names the field by its dotted path."""
+
+    experiment: str = option("", "name of the experiment, or the path of its file", on_resume="silent")
+    seed: int = option(0, "everything random follows from it", at_least=0, below=2**32, on_resume="refuse")
+    epochs: float | None = option(None, "length of the run in passes over the training split (or give steps)", above=0)
+    steps: int | None = option(None, "length of the run in updates (or give epochs)", at_least=1)
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+
+    def __post_init__(self) -> None:
+        for path, (value, kind, rule) in leaves(self).items():
+            check(path, value, kind, rule)
+        if (self.epochs is None) == (self.steps is None):
+            raise UsageError(f"steps={self.steps} and epochs={self.epochs}: give exactly one of the two")
+
+
+def leaves(config: Any, prefix: str = "") -> dict[str, tuple[Any, Any, Rule]]:
+    """``{dotted path: (value, type, rule)}`` of every field, the network's own fields included."""
+    found: dict[str, tuple[Any, Any, Rule]] = {}
+    kinds = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, path = getattr(config, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            found |= leaves(value, path + ".")
+        elif field.name == "overrides":
+            rule = field.metadata["rule"]
+            found |= {prefix + name: (item, type(item), rule) for name, item in value.items()}
+        else:
+            found[path] = (value, kinds[field.name], field.metadata["rule"])
+    return found
+
+
+def replace(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy of ``config`` with values at dotted paths; an unknown path is a UsageError with the nearest name.
+
+    A path ``model.X`` that is no field of ``ModelConfig`` is a field of the network itself (``overrides``).
+    """
+    changes: dict[str, Any] = {}
+    for path, value in values.items():
+        section, _, name = path.rpartition(".")
+        target = changes.get(section) or (getattr(config, section, None) if section else None)
+        if not section and name in _names(config) and not dataclasses.is_dataclass(getattr(config, name)):
+            changes[name] = value
+        elif dataclasses.is_dataclass(target) and name in _names(target) and name != "overrides":
+            changes[section] = dataclasses.replace(target, **{name: value})
+        elif isinstance(target, ModelConfig) and name != "overrides":
+            changes[section] = dataclasses.replace(target, overrides={**target.overrides, name: value})
+        else:
+            raise UsageError(f"{path}={value!r}: there is no such setting{nearest(path, leaves(config))}")
+    return dataclasses.replace(config, **changes)
+
+
+def difference(old: Config, new: Config) -> dict[str, tuple[Any, Any, Rule]]:
+    """``{dotted path: (old value, new value, rule)}`` of all fields that differ."""
+    a, b = leaves(old), leaves(new)
+    missing = (None, None, Rule("", on_resume="refuse"))
+    pairs = {path: (a.get(path, missing), b.get(path, missing)) for path in {**a, **b}}
+    return {path: (x[0], y[0], x[2] if path in a else y[2]) for path, (x, y) in pairs.items() if x[0] != y[0]}
+
+
+def check(path: str, value: Any, kind: Any, rule: Rule) -> None:
+    """Raise UsageError unless ``value`` has type ``kind`` and keeps ``rule``."""
+    if not _is_kind(value, kind):
+        raise UsageError(f"{path}={value!r} must be {kind_name(kind)}: {rule.help}")
+    if problem := rule.problem(value):
+        raise UsageError(f"{path}={value!r} {problem}: {rule.help}")
+
+
+def parse(text: str, kind: Any) -> Any:
+    """The value of type ``kind`` that a flag's text stands for. Raises ValueError in the words of the type."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if type(None) in options and text.strip().lower() == "none":
+        return None
+    base = options[0]
+    try:
+        if base is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.strip().lower()]
+        if base in (int, float):
+            return base(text)
+        if typing.get_origin(base) is tuple:
+            item = typing.get_args(base)[0]
+            return tuple(parse(part, item) for part in text.split(",") if part.strip())
+    except (KeyError, ValueError):
+        raise ValueError(f"{text!r} must be {kind_name(kind)}") from None
+    return text
+
+
+def kind_name(kind: Any) -> str:
+    """A type in a user's words: ``int or none``, ``floats a,b,...``."""
+    if isinstance(kind, types.UnionType):
+        return " or ".join(kind_name(k) for k in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return f"{typing.get_args(kind)[0].__name__}s a,b,..."
+    return {type(None): "none", bool: "true or false", str: "text"}.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def to_json(config: Config) -> str:
+    """The config as JSON text, one field a line."""
+    return json.dumps(dataclasses.asdict(config), indent=2, allow_nan=False) + "\n"
+
+
+def from_json(text: str, source: str = "config") -> Config:
+    """Read what ``to_json`` wrote. JSON is data: nothing in it is executed.
+
+    Raises:
+      UsageError: not JSON, an unknown or duplicate key, a value of the wrong type or out of range; names ``source``.
+    """
+    try:
+        values = json.loads(text, object_pairs_hook=_unique)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UsageError(f"{source} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{source} must hold a JSON object, not {type(values).__name__}")
+    try:
+        return Config(**dict(_fields(Config, values, "")))
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
+
+
+def _fields(cls: type, values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    kinds = typing.get_type_hints(cls)
+    for name, value in values.items():
+        if name not in kinds:
+            raise UsageError(f"unknown key {prefix + name!r}{nearest(name, kinds)}")
+        kind = kinds[name]
+        if dataclasses.is_dataclass(kind) or name == "overrides":
+            if not isinstance(value, Mapping):
+                raise UsageError(f"{prefix + name} must be a JSON object, not {value!r}")
+            if name == "overrides":
+                yield name, {key: tuple(v) if isinstance(v, list) else v for key, v in value.items()}
+            else:
+                yield name, typing.cast(type, kind)(**dict(_fields(typing.cast(type, kind), value, f"{prefix}{name}.")))
+        elif isinstance(value, list):
+            yield name, tuple(value)
+        elif isinstance(value, int) and not isinstance(value, bool) and _is_kind(float(value), kind) and not _is_kind(value, kind):
+            yield name, float(value)
+        else:
+            yield name, value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise UsageError(f"duplicate key {twice[0]!r}")
+    return dict(pairs)
+
+
+def _names(config: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(config)}
+
+
+def _is_kind(value: Any, kind: Any) -> bool:
+    if isinstance(kind, types.UnionType):
+        return any(_is_kind(value, k) for k in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_kind(item, typing.get_args(kind)[0]) for item in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)

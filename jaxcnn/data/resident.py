@@ -1,0 +1,50 @@
+"""The resident path: a dataset that fits the device lives there as uint8; a batch is a gather."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+
+from jaxcnn.data import order
+from jaxcnn.data.source import Examples
+from jaxcnn.typing import Array, Batch
+
+_STEPS_AHEAD = 64  # indices of that many steps are computed at once: one numpy call costs as much for one step
+
+
+class Resident:
+    """A split on the device.
+
+    Args:
+      examples: all examples of the split, images as the network sees them.
+      everywhere: sharding that puts the whole array on each device.
+      rows: sharding that splits the rows of a batch over the devices.
+    """
+
+    def __init__(self, examples: Examples, everywhere: NamedSharding, rows: NamedSharding):
+        self.num_examples = len(examples)
+        self._images, self._labels = jax.device_put((examples.images, examples.labels), everywhere)
+        self._rows = rows
+        self._gather = jax.jit(_gather, out_shardings=rows)
+
+    def train_batches(self, seed: int, batch_size: int, start: int) -> Iterator[Batch]:
+        """Batches of update ``start``, ``start + 1``, ... without end; batch k depends on (seed, k) alone."""
+        for step in range(start, 2**62, _STEPS_AHEAD):
+            block = order.train_indices(seed, step, batch_size, self.num_examples, num_steps=_STEPS_AHEAD)
+            for index_B in block:
+                yield self._gather(self._images, self._labels, self._put(index_B.astype(np.int32)))
+
+    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every example once, in order; ``mask`` is false on the rows that fill up the last batch."""
+        for index_B, mask_B in order.eval_indices(self.num_examples, batch_size):
+            batch = self._gather(self._images, self._labels, self._put(index_B.astype(np.int32)))
+            yield {**batch, "mask": self._put(mask_B)}
+
+    def _put(self, rows: np.ndarray) -> Array:
+        return jax.device_put(rows, self._rows)
+
+
+def _gather(images: Array, labels: Array, index_B: Array) -> dict[str, Array]:
+    return {"image": jnp.take(images, index_B, axis=0, mode="clip"), "label": jnp.take(labels, index_B, axis=0, mode="clip")}

@@ -1,0 +1,247 @@
+"""From prepared TFDS directories to arrays, without TensorFlow.
+
+A small dataset is read in bulk (all ArrayRecords of a split, decoded in threads), because record by record it would take
+a minute, and the arrays are kept in the user's cache, where the next run finds them.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import io
+import os
+import pathlib
+import tempfile
+import zlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxcnn.data.catalog import Dataset
+from jaxcnn.environment import cache_dir, num_cores
+from jaxcnn.errors import DataError, UsageError, nearest
+
+_MAX_PIXELS = 50_000_000  # a header that promises more is refused before anything is decoded
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Images ``[N, H, W, C]`` uint8 and labels ``[N]`` int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load(dataset: Dataset, split: str, data_dir: str | None = None) -> Examples:
+    """All examples of a split, as stored.
+
+    Args:
+      dataset: a row of the catalog.
+      split: in TFDS syntax: ``train``, ``train[:90%]``, ``train[1000:]+test``.
+      data_dir: directory of prepared TFDS datasets; None for the user's cache.
+
+    Raises:
+      UsageError: an unknown or empty split, or a data_dir that is no directory.
+      DataError: the dataset is not prepared there, or a record is damaged.
+    """
+    if dataset.origin == "synthetic":
+        return _slice({name: _fake(dataset, n) for name, n in (("train", 512), ("test", 100))}, split)
+    builder = _builder(dataset, data_dir)
+    wanted = _instructions({name: info.num_examples for name, info in builder.info.splits.items()}, split)
+    whole = {name: _cached(dataset, builder.info.splits[name]) for name in {name for name, _, _ in wanted}}
+    return _slice(whole, split)
+
+
+def fit(images: np.ndarray, size: int | None, how: str) -> np.ndarray:
+    """Bring uint8 images ``[N, H, W, C]`` to ``size`` rows and columns by ``how``: "resize" (bicubic) or "pad"."""
+    _, rows, columns, _ = images.shape
+    if size is None or (rows, columns) == (size, size):
+        return images
+    if how == "pad":
+        top, left = size - rows, size - columns
+        if top < 0 or left < 0:
+            raise UsageError(f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use data.fit=resize")
+        halves = ((0, 0), (top // 2, top - top // 2), (left // 2, left - left // 2), (0, 0))
+        return np.pad(images, halves)
+    return np.stack([_as_array(_as_image(image).resize((size, size), Image.Resampling.BICUBIC)) for image in images])
+
+
+def decode(data: bytes, channels: int, what: str) -> np.ndarray:
+    """Decode an image file to uint8 ``[H, W, channels]`` (1: grey, 3: RGB). DataError names ``what`` and the reason."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > _MAX_PIXELS:
+            raise DataError(f"{what}: {image.width} x {image.height} pixels is above the limit of {_MAX_PIXELS:,}")
+        if image.mode.startswith(("I", "F")):
+            raise DataError(f"{what}: {image.mode} pixels; convert it to 8 bits per channel")
+        return _as_array(image.convert("L" if channels == 1 else "RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{what}: not a readable image ({error})") from None
+
+
+def split_sizes(dataset: Dataset, data_dir: str | None = None) -> dict[str, int]:
+    """Number of examples of each split, without reading any."""
+    if dataset.origin == "synthetic":
+        return {"train": 512, "test": 100}
+    return {name: info.num_examples for name, info in _builder(dataset, data_dir).info.splits.items()}
+
+
+def split_size(sizes: dict[str, int], split: str) -> int:
+    """Number of examples in a split given in TFDS syntax; UsageError when it is unknown or empty."""
+    return sum(stop - start for _, start, stop in _instructions(sizes, split))
+
+
+def _builder(dataset: Dataset, data_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    if data_dir is not None and not pathlib.Path(data_dir).is_dir():
+        kind = "is a file" if pathlib.Path(data_dir).exists() else "does not exist"
+        raise UsageError(f"data.data_dir={data_dir!r} {kind}; it must be a directory of prepared TFDS datasets")
+    directory = pathlib.Path(data_dir) if data_dir else cache_dir() / "tfds"
+    if dataset.origin == "ours":
+        from jaxcnn.data.digits import Digits
+
+        builder = Digits(data_dir=cache_dir() / "tfds", file_format="array_record")
+        if not builder.is_prepared():
+            tfds.disable_progress_bar()
+            with contextlib.redirect_stdout(io.StringIO()):  # it takes a second; TFDS would print six lines about it
+                builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        return builder
+    try:
+        builder = tfds.builder(dataset.name, data_dir=directory, try_gcs=False)
+        if builder.info.splits:
+            return builder
+    except (OSError, ValueError, tfds.core.DatasetNotFoundError) as error:
+        raise DataError(f"dataset {dataset.name!r} in {directory} cannot be read: {error}") from None
+    raise DataError(
+        f"dataset {dataset.name!r} is not prepared in {directory}; point --data_dir at a prepared copy, or make one (this "
+        f"step alone needs the package tensorflow): tfds build {dataset.name} --file_format=array_record --data_dir={directory}"
+    )
+
+
+def _instructions(sizes: dict[str, int], split: str) -> list[tuple[str, int, int]]:
+    """``[(split name, first, stop), ...]`` for a split in TFDS syntax."""
+    from tensorflow_datasets.core import splits as tfds_splits
+
+    infos = {name: tfds_splits.SplitInfo(name=name, shard_lengths=[n], num_bytes=0) for name, n in sizes.items()}
+    try:
+        parts = tfds_splits.ReadInstruction.from_spec(split).to_absolute(infos)
+    except (ValueError, KeyError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else "not in TFDS syntax"
+        hint = "" if split.split("[")[0] in sizes else nearest(split.split("[")[0], sizes)
+        raise UsageError(
+            f"split={split!r} must be made of {', '.join(sizes)}, e.g. train[:90%] ({reason}){hint}"
+        ) from None
+    spans = [(p.splitname, p.from_ or 0, sizes[p.splitname] if p.to is None else p.to) for p in parts]
+    if sum(stop - start for _, start, stop in spans) < 1:
+        raise UsageError(f"split={split!r} holds no example; the splits are {', '.join(f'{k} ({n:,})' for k, n in sizes.items())}")
+    return spans
+
+
+def _slice(whole: dict[str, Examples], split: str) -> Examples:
+    spans = _instructions({name: len(examples) for name, examples in whole.items()}, split)
+    parts = [(whole[name].images[start:stop], whole[name].labels[start:stop]) for name, start, stop in spans]
+    if len(parts) == 1:
+        return Examples(*parts[0])
+    return Examples(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _cached(dataset: Dataset, split_info: Any) -> Examples:
+    """The decoded split from the cache; a missing or damaged entry is made anew."""
+    files = [pathlib.Path(path) for path in split_info.filepaths]
+    stamps = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    name = hashlib.sha256(repr((dataset, stamps)).encode()).hexdigest()[:16]
+    path = cache_dir() / "decoded" / f"{dataset.name}-{split_info.name}-{name}.npy"
+    if (examples := _read_cache(path, dataset, split_info.num_examples)) is not None:
+        return examples
+    examples = _decode_split(dataset, files, split_info.num_examples)
+    _write_cache(path, examples)
+    return examples
+
+
+def _decode_split(dataset: Dataset, files: list[pathlib.Path], num_examples: int) -> Examples:
+    from array_record.python.array_record_module import ArrayRecordReader
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    records: list[tuple[str, bytes]] = []
+    for path in files:
+        try:
+            reader = ArrayRecordReader(str(path))
+            records += [(f"{path}: record {i}", record) for i, record in enumerate(reader.read_all())]
+            reader.close()
+        except (OSError, RuntimeError, ValueError, IndexError) as error:
+            raise DataError(f"{path}: damaged ArrayRecord file ({str(error).splitlines()[0]}); prepare it again") from None
+    if len(records) != num_examples:
+        raise DataError(f"{files[0].parent}: {len(records)} records, but dataset_info.json promises {num_examples}")
+    images = np.empty((num_examples, *dataset.image_shape), np.uint8)
+    labels = np.empty(num_examples, np.int32)
+
+    def decode_one(position: int) -> None:
+        what, record = records[position]
+        try:
+            features = tf_example_pb2.Example.FromString(record).features.feature
+            data, label = features["image"].bytes_list.value[0], features["label"].int64_list.value[0]
+        except (IndexError, ValueError, TypeError) as error:  # protobuf's DecodeError is a ValueError
+            raise DataError(f"{what}: not an image with a label ({error})") from None
+        image = decode(data, dataset.image_shape[2], what)
+        if image.shape != dataset.image_shape:
+            raise DataError(f"{what}: image of shape {image.shape}, expected {dataset.image_shape}")
+        if not 0 <= label < dataset.num_classes:
+            raise DataError(f"{what}: label {label} is not in [0, {dataset.num_classes})")
+        images[position], labels[position] = image, label
+
+    with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
+        for _ in pool.map(decode_one, range(num_examples), chunksize=512):
+            pass
+    return Examples(images, labels)
+
+
+def _read_cache(path: pathlib.Path, dataset: Dataset, num_examples: int) -> Examples | None:
+    """One uint8 array: images, then labels as 4 bytes each, then a CRC-32 of both."""
+    try:
+        flat = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    size = num_examples * int(np.prod(dataset.image_shape))
+    if flat.dtype != np.uint8 or flat.shape != (size + 4 * num_examples + 4,):
+        return None
+    if zlib.crc32(flat[:-4]) != int(flat[-4:].view("<u4")[0]):
+        return None
+    return Examples(flat[:size].reshape(num_examples, *dataset.image_shape), flat[size:-4].view("<i4").astype(np.int32))
+
+
+def _write_cache(path: pathlib.Path, examples: Examples) -> None:
+    flat = np.concatenate([examples.images.ravel(), examples.labels.astype("<i4").view(np.uint8)])
+    crc = np.array([zlib.crc32(flat)], "<u4").view(np.uint8)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            np.save(file, np.concatenate([flat, crc]))
+        os.replace(file.name, path)  # readers see the whole file or none
+    except OSError:  # a full or read-only cache costs time, not the run
+        return
+
+
+def _fake(dataset: Dataset, num_examples: int) -> Examples:
+    """Learnable noise: class k is a bright square at the k-th place of a 4 x 4 grid."""
+    rng = np.random.default_rng(num_examples)
+    rows, columns, channels = dataset.image_shape
+    images = rng.integers(0, 160, (num_examples, rows, columns, channels), np.uint8)
+    labels = rng.integers(0, dataset.num_classes, num_examples, np.int32)
+    for image, label in zip(images, labels, strict=True):
+        top, left = (label // 4) * rows // 4, (label % 4) * columns // 4
+        image[top : top + rows // 4, left : left + columns // 4] += 80
+    return Examples(images, labels)
+
+
+def _as_image(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def _as_array(image: Image.Image) -> np.ndarray:
+    array = np.asarray(image)
+    return array[..., None] if array.ndim == 2 else array

@@ -1,0 +1,114 @@
+"""The process environment that jax must find before it is imported, and the versions a result depends on.
+
+Only the standard library is imported here. What the user has set is respected.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+_FAST_CONVOLUTION = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
+
+# A program that runs a convolution and its gradients and compares the sums with numpy's, in float64. An XLA that does
+# not know the flag aborts the process; one that computes wrong sums makes it exit 1.
+_PROBE = """
+import jax, jax.numpy as jnp, numpy as np
+def f(x, w): return jnp.sum(jax.lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")) ** 2)
+r = np.random.default_rng(0)
+x, w = r.normal(size=(4, 9, 9, 16)), r.normal(size=(3, 3, 16, 16))
+windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
+y = np.einsum("bhwcij,ijco->bhwo", windows, w)
+dw = 2 * np.einsum("bhwcij,bhwo->ijco", windows, y)
+loss, grad = jax.jit(jax.value_and_grad(f, 1))(jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32))
+assert abs(loss - (y ** 2).sum()) < 1e-4 * (y ** 2).sum() and np.abs(grad - dw).max() < 1e-4 * np.abs(dw).max()
+"""
+
+
+def cache_dir() -> pathlib.Path:
+    """The user's cache: ``$JAXCNN_CACHE``, or ``jaxcnn`` in ``$XDG_CACHE_HOME`` or ``~/.cache``; mode 0700."""
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    path = pathlib.Path(os.environ.get("JAXCNN_CACHE") or pathlib.Path(base) / "jaxcnn")
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def prepare() -> None:
+    """Set what jax reads at import: thread count, XLA flags, compilation cache.
+
+    ``NPROC`` pins XLA's thread count, on which the bits of a sum depend. The flag takes small convolutions off a slow
+    path of the CPU backend; it is experimental, so it is set only where a probe of the installed jaxlib succeeded.
+    """
+    os.environ.setdefault("NPROC", str(num_cores()))
+    # 3: fatal only. XLA logs an error for each program that it loads from the cache because it does not find two of
+    # its own tuning hints ("prefer-no-gather") among the machine's features; what really fails raises an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "ynn_fusion_type" not in flags and _probe_succeeds():
+        os.environ["XLA_FLAGS"] = f"{flags} {_FAST_CONVOLUTION}".strip()
+    try:
+        compiled = cache_dir() / "compiled" / _machine()
+        compiled.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:  # no home to write to: compile each time
+        return
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that a result depends on, and the thread count."""
+    packages = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+        "NPROC": os.environ.get("NPROC", ""),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _machine() -> str:
+    """A name for this CPU and jaxlib: compiled code is not carried from one to another."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+    except OSError:
+        cpu = platform.processor()
+    return hashlib.sha256((cpu + platform.machine() + _version("jaxlib")).encode()).hexdigest()[:12]
+
+
+def _probe_succeeds() -> bool:
+    """Whether the flag works here: asked once per machine and jaxlib, remembered in the cache."""
+    try:
+        path = cache_dir() / f"probe-{_machine()}.json"
+        answer = json.loads(path.read_text()).get(_FAST_CONVOLUTION)
+        if isinstance(answer, bool):
+            return answer
+    except (OSError, ValueError, AttributeError):
+        path = None
+    environment = {**os.environ, "XLA_FLAGS": _FAST_CONVOLUTION, "JAX_PLATFORMS": "cpu"}
+    try:
+        done = subprocess.run([sys.executable, "-c", _PROBE], env=environment, capture_output=True, timeout=120)
+        works = done.returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        works = False
+    try:
+        (path or cache_dir() / f"probe-{_machine()}.json").write_text(json.dumps({_FAST_CONVOLUTION: works}))
+    except OSError:
+        pass
+    return works

@@ -1,0 +1,180 @@
+"""The story of a run, told in order."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn import checkpoint, environment, tree
+from jaxcnn.config import Config, to_json
+from jaxcnn.data.resident import Resident
+from jaxcnn.errors import Preempted, UsageError
+from jaxcnn.evaluate import evaluate, probabilities
+from jaxcnn.rundir import RunDir, write_text
+from jaxcnn.state import State, born_sharded
+from jaxcnn.task import Task, build, steps_per_epoch, total_steps
+from jaxcnn.writers import Journal, check_tensorboard, read_rows, say
+
+
+def run(
+    config: Config,
+    workdir: str | os.PathLike[str],
+    *,
+    resume: str = "auto",
+    num_devices: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train ``config`` in ``workdir``; returns what ``summary.json`` holds.
+
+    Everything that can be wrong with the arguments is found before anything is written or compiled. The result is a
+    pure function of the config: a run that was killed and started again ends with the same ``state_digest``.
+
+    Args:
+      config: what to train.
+      workdir: the run directory.
+      resume: "auto" (go on from the newest good checkpoint, if there is one), "never" or "must".
+      num_devices: devices to use; None for all.
+      stop: polled after each update and each batch of an evaluation; when true, the state is saved and Preempted raised.
+
+    Raises:
+      UsageError, DataError, CheckpointError, NonFiniteError, Preempted: see ``jaxcnn.errors``.
+    """
+    data = config.data
+    task = build(config, num_devices)
+    num_train, num_eval = task.num_examples(data.train_split), task.num_examples(data.eval_split)
+    if data.batch_size > num_train:
+        raise UsageError(f"data.batch_size={data.batch_size} must be <= {num_train}, the examples of {data.train_split!r}")
+    if config.log.tensorboard:
+        check_tensorboard()
+    total, epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
+    eval_every, save_every = config.log.eval_every or epoch, config.checkpoint.every or epoch
+    run_dir = RunDir(workdir)
+    notices = run_dir.check(config, resume)
+
+    train, test = task.load(data.train_split), task.load(data.eval_split)
+    with ExitStack() as stack:
+        stack.enter_context(run_dir.locked(config))
+        for notice in notices:
+            say(notice)
+        state, seconds_before = _restore_or_init(task, run_dir)
+        start = int(state.step)
+        say(_opening(task, num_train, num_eval, start, total))
+
+        journal = Journal(run_dir, start, total, num_train, tensorboard=config.log.tensorboard)
+        stack.callback(journal.close)
+        saver = stack.enter_context(checkpoint.Writer(run_dir.checkpoints, config.checkpoint.keep, warn=say))
+        train_step, eval_step = task.train_step(total), task.eval_step()
+        eval_batch_size = _divisible(data.eval_batch_size, task.mesh.size)
+        began = time.monotonic()
+
+        def due(step: int, *every: int) -> bool:
+            return step == total or any(step % n == 0 for n in every)
+
+        def evaluated(state: State) -> dict[str, float]:
+            return evaluate(eval_step, state.variables(), test.eval_batches(eval_batch_size), num_eval, stop)
+
+        def save(state: State) -> None:
+            metrics = {name: value for name, value in journal.last.items() if name.startswith("eval_")}
+            seconds = seconds_before + time.monotonic() - began
+            saver.save(state, metrics, seconds, to_json(config), environment.versions())
+
+        if start and due(start, eval_every) and "eval_accuracy" not in journal.last:  # a stop had cut it off
+            journal.write(evaluated(state), data.eval_split)
+        if stop():
+            save(state)
+            raise Preempted(_stopped(start, run_dir))
+
+        for step, batch in zip(range(start, total), train.train_batches(config.seed, data.batch_size, start), strict=False):
+            state, sums = train_step(state, batch)
+            done = step + 1
+            journal.record(done, sums)
+            if due(done, config.log.every, eval_every, save_every) or stop():
+                journal.fetch()
+                journal.write(evaluated(state) if due(done, eval_every) else {}, data.eval_split)
+                if due(done, save_every) or stop():
+                    save(state)
+                if stop() and done < total:
+                    raise Preempted(_stopped(done, run_dir))
+                journal.restart_clock()
+
+        saver.wait()
+        seconds = seconds_before + time.monotonic() - began
+        summary = _summary(task, state, journal.last, num_train, seconds)
+        if config.log.plots:
+            _draw(task, state, test, run_dir, eval_batch_size)
+        write_text(run_dir.summary, json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _restore_or_init(task: Task, run_dir: RunDir) -> tuple[State, float]:
+    """The state to go on from, and the seconds of training behind it."""
+    checkpoint.clean(run_dir.checkpoints, warn=say)
+    restored = checkpoint.restore(run_dir.checkpoints, task.abstract, warn=say)
+    if restored is None:
+        return born_sharded(task.init, task.abstract.step.sharding), 0.0
+    state, meta = restored
+    threads = meta.versions.get("NPROC")
+    if threads != os.environ.get("NPROC"):
+        say(f"the checkpoint was written with NPROC={threads}, now NPROC={os.environ.get('NPROC')}: the last bits may differ")
+    return state, meta.seconds
+
+
+def _opening(task: Task, num_train: int, num_eval: int, start: int, total: int) -> str:
+    config, devices = task.config, task.mesh.devices.flat
+    return (
+        f"{config.model.name} ({tree.num_elements(task.abstract.params):,} parameters) on {config.data.dataset}: "
+        f"{num_train:,} training and {num_eval:,} {config.data.eval_split} images, {total:,} steps of {config.data.batch_size}, "
+        f"{len(devices)} x {devices[0].device_kind}, {config.model.dtype}" + (f"; resumed at step {start:,}" if start else "")
+    )
+
+
+def _stopped(step: int, run_dir: RunDir) -> str:
+    return f"stopped at step {step} and saved in {run_dir.checkpoints}; the same command goes on from there"
+
+
+def _divisible(batch_size: int, num_devices: int) -> int:
+    """The evaluation batch rounded up to a multiple of the devices: what it is does not change the result."""
+    return -(-batch_size // num_devices) * num_devices
+
+
+def _summary(task: Task, state: State, last: dict[str, float], num_train: int, seconds: float) -> dict[str, Any]:
+    config, steps = task.config, int(state.step)
+    return {
+        "experiment": config.experiment,
+        "model": config.model.name,
+        "dataset": config.data.dataset,
+        "eval_split": config.data.eval_split,
+        **{name: value for name, value in last.items() if name.startswith("eval_")},
+        "train_loss": last.get("loss"),
+        "train_accuracy": last.get("accuracy"),
+        "steps": steps,
+        "epochs": steps * config.data.batch_size / num_train,
+        "seconds": seconds,
+        "parameters": tree.num_elements(state.params),
+        "seed": config.seed,
+        "state_digest": tree.digest(state._asdict()),
+        "devices": [device.device_kind for device in task.mesh.devices.flat],
+        "versions": environment.versions(),
+    }
+
+
+def _draw(task: Task, state: State, test: Resident, run_dir: RunDir, batch_size: int) -> None:
+    from jaxcnn import plots  # matplotlib is slow to import, and needed here only
+
+    batches = list(test.eval_batches(batch_size))
+    real = [np.asarray(batch["mask"]) for batch in batches]
+    images, labels = (np.concatenate([np.asarray(b[name])[m] for b, m in zip(batches, real, strict=True)]) for name in ("image", "label"))
+    chances = probabilities(task.predict_step(), state.variables(), batches)
+    names = task.dataset.class_names
+    plots.learning_curves(run_dir.plots / "learning_curves.png", read_rows(run_dir.metrics), task.config.data.eval_split)
+    plots.confusion_matrix(run_dir.plots / "confusion_matrix.png", labels, chances.argmax(axis=1), names)
+    plots.worst_mistakes(run_dir.plots / "worst_mistakes.png", images, labels, chances, names)
+    for name, kernel in tree.named_leaves(state.params).items():
+        if kernel.ndim == 4 and kernel.shape[2] == task.image_shape[2]:
+            plots.first_layer_filters(run_dir.plots / "first_layer_filters.png", np.asarray(jax.device_get(kernel)), name)
+            break

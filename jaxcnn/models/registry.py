@@ -1,0 +1,102 @@
+"""Networks by name."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+from flax import linen
+
+from jaxcnn.errors import UsageError, nearest
+
+_OF_LINEN = {"parent", "name", "num_classes", "dtype"}  # fields that are not a user's to override
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+M = TypeVar("M", bound=type[linen.Module])
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A registered network: its class, the fields that make it this variant, and the image it was published for."""
+
+    name: str
+    module: type[linen.Module]
+    fields: dict[str, Any]
+    input_shape: tuple[int, int, int]
+
+
+_REGISTRY: dict[str, Entry] = {}
+
+
+def register_model(name: str, *, input_shape: tuple[int, int, int], **fields: Any) -> Callable[[M], M]:
+    """Class decorator that gives a Linen module a name; use it several times for several variants.
+
+    The module has the fields ``num_classes`` and ``dtype`` and is called as ``module(x, train=False)`` with images
+    ``[B, H, W, C]``; it returns logits ``[B, num_classes]``.
+
+    Args:
+      name: what ``--model`` and ``create_model`` call it; a name that is taken is a ValueError.
+      input_shape: (rows, columns, channels) of the images that it is meant for.
+      **fields: values of the module's fields in this variant.
+    """
+
+    def register(module: M) -> M:
+        annotations = {field.name for field in dataclasses.fields(module)}
+        if missing := {"num_classes", "dtype"} - annotations:
+            raise UsageError(f"model {name!r}: class {module.__name__} must have the fields {', '.join(sorted(missing))}")
+        old = _REGISTRY.get(name)
+        if old is not None and (old.module.__qualname__, old.module.__module__) != (module.__qualname__, module.__module__):
+            raise UsageError(f"model name {name!r} is taken by {old.module.__name__}; choose another")
+        _REGISTRY[name] = Entry(name, module, fields, input_shape)
+        return module
+
+    return register
+
+
+def create_model(name: str, num_classes: int, dtype: str = "float32", **overrides: Any) -> linen.Module:
+    """The network called ``name``.
+
+    Args:
+      name: one of ``list_models()``.
+      num_classes: number of logits, >= 1.
+      dtype: "float32" or "bfloat16", the type of the computation; parameters are float32.
+      **overrides: other values for the network's fields, e.g. ``activation="relu"``; ``overridable(name)`` lists them.
+
+    Raises:
+      ValueError: an unknown name, class count, dtype or field; names what is allowed.
+    """
+    entry = find(name)
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise UsageError(f"num_classes={num_classes!r} must be an int >= 1")
+    if dtype not in _DTYPES:
+        raise UsageError(f"dtype={dtype!r} must be one of {', '.join(_DTYPES)}")
+    allowed = overridable(name)
+    for field, value in overrides.items():
+        if field not in allowed:
+            listed = ", ".join(allowed) or "none"
+            raise UsageError(f"model.{field}={value!r}: {name} has no field {field!r}; its fields are {listed}{nearest(field, allowed)}")
+    return entry.module(**{**entry.fields, **overrides}, num_classes=num_classes, dtype=_DTYPES[dtype])
+
+
+def find(name: str) -> Entry:
+    """The registry's row for ``name``."""
+    if name not in _REGISTRY:
+        raise UsageError(f"model={name!r} is not a network{nearest(name, _REGISTRY) or '; `models` lists them'}")
+    return _REGISTRY[name]
+
+
+def overridable(name: str) -> dict[str, tuple[type, Any]]:
+    """``{field: (type, value in this variant)}`` for the fields that may be overridden."""
+    entry = find(name)
+    values = {f.name: entry.fields.get(f.name, f.default) for f in dataclasses.fields(entry.module) if f.name not in _OF_LINEN}
+    return {field: (type(value), value) for field, value in values.items() if isinstance(value, bool | int | float | str | tuple)}
+
+
+def input_shape(name: str) -> tuple[int, int, int]:
+    """(rows, columns, channels) of the images that the network was published for."""
+    return find(name).input_shape
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that match a shell pattern, sorted."""
+    return sorted(fnmatch.filter(_REGISTRY, pattern))

@@ -1,0 +1,40 @@
+"""Layers: pure functions first (``jaxcnn.nn.conv2d``), Flax modules (``jaxcnn.nn.Conv``) built on them."""
+
+from jaxcnn.nn import init
+from jaxcnn.nn.functional import (
+    activation,
+    avg_pool2d,
+    batch_moments,
+    batch_norm,
+    conv2d,
+    conv_output_size,
+    dense,
+    dropout,
+    global_avg_pool2d,
+    max_pool2d,
+    relu,
+    scaled_tanh,
+    total_padding,
+)
+from jaxcnn.nn.layers import BatchNorm, Conv, Dense, Dropout
+
+__all__ = [
+    "BatchNorm",
+    "Conv",
+    "Dense",
+    "Dropout",
+    "activation",
+    "avg_pool2d",
+    "batch_moments",
+    "batch_norm",
+    "conv2d",
+    "conv_output_size",
+    "dense",
+    "dropout",
+    "global_avg_pool2d",
+    "init",
+    "max_pool2d",
+    "relu",
+    "scaled_tanh",
+    "total_padding",
+]

@@ -1,0 +1,272 @@
+"""The lecture's layers as pure functions: no state, no names, no surprises.
+
+Images are ``[B, H, W, C]`` and kernels ``[kh, kw, C_in / groups, C_out]`` (letters: ``jaxcnn.typing``).
+
+Padding is written out, as papers and torch do. Along one axis it is either an int, rows added on *each* side, or a pair
+``(before, after)``; ``total_padding(p)`` turns the lecture's total ``p`` into such a pair. ``"SAME"`` is not accepted: for
+strided windows it pads on the other side than the published networks and shifts every feature map.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcnn.errors import UsageError, nearest
+from jaxcnn.typing import Array, Key
+
+AxisPadding: TypeAlias = int | tuple[int, int]
+Padding: TypeAlias = int | tuple[AxisPadding, AxisPadding]
+Pair: TypeAlias = int | tuple[int, int]
+
+
+def total_padding(p: int) -> tuple[int, int]:
+    """The lecture's padding of ``p`` rows in all: ``ceil(p / 2)`` on top, ``floor(p / 2)`` at the bottom.
+
+    For an odd p (an even kernel with p = k - 1) the extra row goes on top; TensorFlow's SAME puts it at the bottom.
+    """
+    if p < 0:
+        raise UsageError(f"total_padding: p={p} must be >= 0")
+    return (p + 1) // 2, p // 2
+
+
+def conv_output_size(size: int, kernel_size: int, stride: int = 1, padding: AxisPadding = 0, dilation: int = 1) -> int:
+    """Output rows of a window that slides over ``size`` input rows: ``floor((n - k + p + s) / s)``.
+
+    ``n`` is ``size``, ``s`` the stride, ``p`` the total padding, ``k = dilation * (kernel_size - 1) + 1`` the extent of
+    the kernel (lecture, "Stride"). ``padding`` is per side: an int for each side or ``(before, after)``; for the
+    lecture's total p pass ``total_padding(p)``.
+
+    Raises:
+      ValueError: an argument is out of range, or the padded input is smaller than the kernel.
+    """
+    for name, value in (("size", size), ("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
+        if value < 1:
+            raise UsageError(f"conv_output_size: {name}={value} must be >= 1")
+    before, after = _axis_padding(padding)
+    extent = dilation * (kernel_size - 1) + 1
+    if size + before + after < extent:
+        raise UsageError(
+            f"conv_output_size: input size {size} with padding {before} + {after} is smaller than the kernel's extent "
+            f"{extent}; use a larger image, more padding or a smaller kernel"
+        )
+    return (size - extent + before + after + stride) // stride
+
+
+def conv2d(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    *,
+    groups: int = 1,
+    dilation: Pair = 1,
+) -> Array:
+    """Two-dimensional cross-correlation: ``y[i, j] = sum over a, c of x[i s + a, j s + c] w[a, c] + b``.
+
+    Args:
+      x: images ``[B, H, W, C_in]``.
+      w: kernels ``[kh, kw, C_in / groups, C_out]``, not flipped (lecture, "2-D Convolution Layer").
+      b: one bias per output channel ``[C_out]``, or None.
+      stride: rows and columns between windows, one int or ``(rows, columns)``.
+      padding: zeros around the image; int per side, or one entry per axis (see the module's head).
+      groups: output channels are split into this many groups, each of which sees its own share of the input channels.
+      dilation: distance between neighbouring taps of the kernel.
+
+    Returns:
+      ``[B, H', W', C_out]`` with H', W' as ``conv_output_size`` says.
+
+    Raises:
+      ValueError: ranks, channels, groups or sizes do not fit together.
+    """
+    if x.ndim != 4 or w.ndim != 4:
+        raise UsageError(
+            f"conv2d: x of shape {x.shape} and w of shape {w.shape} must be [B, H, W, C_in] and "
+            "[kh, kw, C_in / groups, C_out]; add axes of size 1 where there is one image or one channel"
+        )
+    channels_in, channels_out = x.shape[3], w.shape[3]
+    if groups < 1 or channels_in != w.shape[2] * groups or channels_out % groups:
+        raise UsageError(
+            f"conv2d: x has {channels_in} channels, w {w.shape[2]} -> {channels_out}, groups={groups}: "
+            "C_in must be w.shape[2] * groups and C_out a multiple of groups"
+        )
+    (stride_h, stride_w), (dilate_h, dilate_w), pads = _pair(stride), _pair(dilation), _padding(padding)
+    conv_output_size(x.shape[1], w.shape[0], stride_h, pads[0], dilate_h)  # raises when the image is too small
+    conv_output_size(x.shape[2], w.shape[1], stride_w, pads[1], dilate_w)
+    y = lax.conv_general_dilated(
+        x,
+        w,
+        window_strides=(stride_h, stride_w),
+        padding=pads,
+        rhs_dilation=(dilate_h, dilate_w),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    return y if b is None else y + b.reshape(1, 1, 1, channels_out)
+
+
+def dense(x: Array, w: Array, b: Array | None = None) -> Array:
+    """Affine map of the last axis: ``x [..., D] @ w [D, F] + b [F]``."""
+    y = x @ w
+    return y if b is None else y + b.reshape((1,) * (y.ndim - 1) + b.shape)
+
+
+def max_pool2d(x: Array, window: Pair, stride: Pair | None = None, padding: Padding = 0) -> Array:
+    """Largest value of each window, per channel; ``stride`` defaults to ``window``. Padding never wins."""
+    if _tiles(x, window, stride, padding):
+        return jnp.max(_blocks(x, window), axis=(2, 4))
+    return _reduce_window(x, -jnp.inf, lax.max, window, stride, padding)
+
+
+def avg_pool2d(
+    x: Array, window: Pair, stride: Pair | None = None, padding: Padding = 0, *, count_padding: bool = True
+) -> Array:
+    """Mean of each window, per channel; ``stride`` defaults to ``window``.
+
+    ``count_padding`` divides border windows by the full window size, as torch does by default; otherwise by the number
+    of real pixels in the window.
+    """
+    if _tiles(x, window, stride, padding):
+        return jnp.mean(_blocks(x, window), axis=(2, 4))
+    total = _reduce_window(x, 0.0, lax.add, window, stride, padding)
+    if count_padding:
+        rows, columns = _pair(window)
+        return total / (rows * columns)
+    return total / _reduce_window(jnp.ones_like(x[:1, :, :, :1]), 0.0, lax.add, window, stride, padding)
+
+
+def global_avg_pool2d(x: Array) -> Array:
+    """Mean over rows and columns: ``[B, H, W, C] -> [B, C]``."""
+    return jnp.mean(x, axis=(1, 2))
+
+
+def dropout(x: Array, rate: float, key: Key) -> Array:
+    """Zero each element with probability ``rate``, scale the others by ``1 / (1 - rate)``: the mean stays.
+
+    (Lecture, "Dropout Layer"; Srivastava et al. 2014, section 10, scaled while training.)
+    """
+    if not 0 <= rate < 1:
+        raise UsageError(f"dropout: rate={rate} must be in [0, 1)")
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
+
+
+def batch_moments(x: Array) -> tuple[Array, Array]:
+    """Mean and (biased) variance of each channel over all other axes, in float32: two arrays ``[C]``."""
+    axes = tuple(range(x.ndim - 1))
+    x = x.astype(jnp.float32)
+    mean = jnp.mean(x, axis=axes)
+    return mean, jnp.mean(jnp.square(x - _per_channel(mean, x.ndim)), axis=axes)
+
+
+def batch_norm(
+    x: Array,
+    scale: Array,
+    bias: Array,
+    mean: Array | None = None,
+    variance: Array | None = None,
+    epsilon: float = 1e-5,
+) -> Array:
+    """``scale * (x - mean) / sqrt(variance + epsilon) + bias``, per channel (Ioffe & Szegedy 2015, Algorithm 1).
+
+    Args:
+      x: ``[..., C]``.
+      scale: gamma, ``[C]``.
+      bias: beta, ``[C]``.
+      mean, variance: ``[C]``, both or neither; the batch's own moments when left out (training), running ones in evaluation.
+      epsilon: added to the variance.
+    """
+    if (mean is None) != (variance is None):
+        raise UsageError("batch_norm: give both mean and variance, or neither for the moments of this batch")
+    if mean is None or variance is None:
+        mean, variance = batch_moments(x)
+    gain = scale * lax.rsqrt(variance + epsilon)
+    y = x.astype(jnp.float32) * _per_channel(gain, x.ndim) + _per_channel(bias - mean * gain, x.ndim)
+    return y.astype(x.dtype)
+
+
+def relu(x: Array) -> Array:
+    """``max(x, 0)``; the derivative at 0 is 0."""
+    return jax.nn.relu(x)
+
+
+def scaled_tanh(x: Array) -> Array:
+    """``1.7159 tanh(2 x / 3)``: f(1) = 1, f(-1) = -1 (LeCun et al. 1998, Appendix A)."""
+    return 1.7159 * jnp.tanh(x * (2 / 3))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": relu,
+    "tanh": jnp.tanh,
+    "scaled_tanh": scaled_tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "identity": lambda x: x,
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The element-wise function called ``name``; unknown names raise ValueError with the list."""
+    if name not in ACTIVATIONS:
+        raise UsageError(f"activation={name!r} must be one of {', '.join(ACTIVATIONS)}{nearest(name, ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _axis_padding(padding: AxisPadding) -> tuple[int, int]:
+    before, after = _pair(padding)
+    if before < 0 or after < 0:
+        raise UsageError(f"padding={padding} must be >= 0")
+    return before, after
+
+
+def _padding(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+    if isinstance(padding, str):
+        raise UsageError(f"padding={padding!r} must be an int or a pair; total_padding(kernel_size - 1) keeps the size")
+    rows, columns = (padding, padding) if isinstance(padding, int) else padding
+    return _axis_padding(rows), _axis_padding(columns)
+
+
+def _per_channel(value_C: Array, ndim: int) -> Array:
+    return value_C.reshape((1,) * (ndim - 1) + value_C.shape)
+
+
+def _tiles(x: Array, window: Pair, stride: Pair | None, padding: Padding) -> bool:
+    """Whether the windows tile the image: then pooling is a reshape and a reduction.
+
+    Its gradient is then elementwise; the general form's is a select-and-scatter, nine loops on a CPU.
+    """
+    rows, columns = _pair(window)
+    whole = x.ndim == 4 and x.shape[1] % rows == 0 and x.shape[2] % columns == 0
+    return whole and (stride is None or _pair(stride) == (rows, columns)) and _padding(padding) == ((0, 0), (0, 0))
+
+
+def _blocks(x: Array, window: Pair) -> Array:
+    """``[B, H, W, C] -> [B, H / rows, rows, W / columns, columns, C]``."""
+    rows, columns = _pair(window)
+    B, H, W, C = x.shape
+    return x.reshape(B, H // rows, rows, W // columns, columns, C)
+
+
+def _reduce_window(x: Array, initial: float, reduce, window: Pair, stride: Pair | None, padding: Padding) -> Array:
+    (rows, columns), (stride_h, stride_w), pads = _pair(window), _pair(window if stride is None else stride), _padding(padding)
+    if x.ndim != 4:
+        raise UsageError(f"pooling: x of shape {x.shape} must be [B, H, W, C]")
+    conv_output_size(x.shape[1], rows, stride_h, pads[0])
+    conv_output_size(x.shape[2], columns, stride_w, pads[1])
+    return lax.reduce_window(
+        x,
+        jnp.array(initial, x.dtype),
+        reduce,
+        window_dimensions=(1, rows, columns, 1),
+        window_strides=(1, stride_h, stride_w, 1),
+        padding=((0, 0), *pads, (0, 0)),
+    )

@@ -1,0 +1,34 @@
+"""SIGTERM and Ctrl-C: asked to stop, a run finishes its step, saves, and ends with 75."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+
+class Preemption:
+    """Remembers that a stop was asked for; the loop polls it.
+
+    SIGTERM may come any number of times. A second Ctrl-C ends the process at once (exit 130): the last finished
+    checkpoint stays good.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def install(self) -> "Preemption":
+        """Handle the two signals from now on; call it before the slow imports."""
+        signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal is signal.SIGINT:
+            os._exit(130)
+        self.signal = signal.Signals(number)
+        hint = " (again: end now)" if number == signal.SIGINT else ""
+        os.write(sys.stderr.fileno() if sys.stderr else 2, f"\n{self.signal.name}: saving, then stopping{hint}\n".encode())

@@ -1,0 +1,87 @@
+"""A run directory: whose it is, whether it may be used, and what lies where in it."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+from collections.abc import Iterator
+
+from jaxcnn import checkpoint
+from jaxcnn.config import Config, difference, from_json, to_json
+from jaxcnn.errors import CheckpointError, UsageError
+
+RESUME = ("auto", "never", "must")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Replace a file as a whole: whoever reads it, or kills us, sees the old text or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class RunDir:
+    """The paths of a run directory. Making one touches nothing on disk."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = pathlib.Path(path).absolute()
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.plots = self.path / "plots"
+        self.summary = self.path / "summary.json"
+        self.events = self.path / "tensorboard"
+
+    def read_config(self) -> Config:
+        """The config of the run that is here; UsageError when this is no run directory."""
+        if not self.config.is_file():
+            raise UsageError(f"{self.path} is not a run directory: there is no config.json in it")
+        return from_json(self.config.read_text(errors="replace"), str(self.config))
+
+    def check(self, config: Config, resume: str) -> list[str]:
+        """May ``config`` be trained here? Returns notices; nothing is written.
+
+        Raises:
+          UsageError: the directory holds other files, another run, or (``never``) a run's checkpoints.
+          CheckpointError: ``must``, and there is no checkpoint.
+        """
+        if resume not in RESUME:
+            raise UsageError(f"resume={resume!r} must be one of {', '.join(RESUME)}")
+        self._check_writable()
+        saved = checkpoint.steps(self.checkpoints)
+        if resume == "never" and saved:
+            raise UsageError(f"workdir={self.path} holds checkpoints up to step {saved[-1]}; resume=never needs an empty --workdir")
+        if resume == "must" and not saved:
+            raise CheckpointError(f"workdir={self.path} holds no checkpoint to resume from; start with --resume=auto")
+        if not self.config.exists():
+            if self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+                raise UsageError(f"workdir={self.path} is not empty and holds no run; choose another --workdir")
+            return []
+        changes = difference(self.read_config(), config)
+        refused = [f"{path} {old!r} -> {new!r}" for path, (old, new, rule) in changes.items() if rule.on_resume == "refuse"]
+        if refused:
+            raise UsageError(f"workdir={self.path} holds another run ({'; '.join(refused)}); choose another --workdir")
+        told = [f"{path}: {old!r} -> {new!r}" for path, (old, new, rule) in changes.items() if rule.on_resume == "notice"]
+        return [f"changed since the last start: {line}" for line in told]
+
+    @contextlib.contextmanager
+    def locked(self, config: Config) -> Iterator[None]:
+        """Make the directory, hold its lock, and write config.json. UsageError while another process holds the lock."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UsageError(f"workdir={self.path} is in use by another process; choose another --workdir") from None
+            write_text(self.config, to_json(config))
+            yield
+
+    def _check_writable(self) -> None:
+        existing = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
+        if not existing.is_dir():
+            raise UsageError(f"workdir={self.path}: {existing} is a file, not a directory")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise UsageError(f"workdir={self.path}: no permission to write in {existing}")

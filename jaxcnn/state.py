@@ -1,0 +1,63 @@
+"""The training state: arrays only. The model and the optimizer are closed over by the step, never stored."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen
+from jax.sharding import NamedSharding
+
+from jaxcnn import rng
+from jaxcnn.errors import UsageError
+from jaxcnn.typing import Array, PyTree, Variables
+
+
+class State(NamedTuple):
+    """What an update reads and writes.
+
+    Attributes:
+      step: number of completed updates, int32 scalar.
+      params: learned parameters, float32.
+      batch_stats: running moments of BatchNorm, float32; empty without it.
+      opt_state: the optimizer's state.
+      ema: moving average of params and batch_stats for evaluation; empty when the config has none.
+    """
+
+    step: Array
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    ema: PyTree
+
+    def variables(self) -> Variables:
+        """What evaluation uses: the moving average when there is one."""
+        return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def make_init(
+    model: linen.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, int, int], seed: int, ema: bool = False
+):
+    """``() -> State`` at step 0, a pure function of the seed."""
+
+    def init() -> State:
+        variables = model.init(rng.key(seed, "init"), jnp.zeros((1, *image_shape), jnp.float32), train=False)
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        average = {"params": params, "batch_stats": batch_stats} if ema else {}
+        return State(jnp.int32(0), params, batch_stats, optimizer.init(params), average)
+
+    return init
+
+
+def abstract_state(init, sharding: NamedSharding) -> State:
+    """Shapes, dtypes and shardings of the state, with no array made. UsageError when the network refuses the image."""
+    try:
+        shapes = jax.eval_shape(init)
+    except (TypeError, linen.errors.FlaxError) as error:
+        raise UsageError(f"the network cannot be built: {str(error).splitlines()[0]}") from error
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+
+
+def born_sharded(init, sharding: NamedSharding) -> State:
+    """The initial state, made on the devices by one compiled call."""
+    return jax.jit(init, out_shardings=sharding)()

@@ -1,0 +1,87 @@
+"""One update, as a pure function: ``train_step(state, batch) -> (state, sums)``."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen
+
+from jaxcnn import rng
+from jaxcnn.augment import ops
+from jaxcnn.config import AugmentConfig
+from jaxcnn.losses import cross_entropy
+from jaxcnn.metrics import classification_sums
+from jaxcnn.state import State
+from jaxcnn.tree import all_finite
+from jaxcnn.typing import Array, Batch, PyTree, Schedule, Sums
+
+TrainStep = Callable[[State, Batch], tuple[State, Sums]]
+
+
+def make_normalise(mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Array], Array]:
+    """``uint8 images -> (x / 255 - mean) / std`` in float32, per channel."""
+    mean_C, std_C = jnp.array(mean, jnp.float32), jnp.array(std, jnp.float32)
+
+    def normalise(image_BHWC: Array) -> Array:
+        scaled = image_BHWC.astype(jnp.float32) / 255
+        return (scaled - mean_C.reshape(1, 1, 1, -1)) / std_C.reshape(1, 1, 1, -1)
+
+    return normalise
+
+
+def make_train_step(
+    model: linen.Module,
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    normalise: Callable[[Array], Array],
+    augment: AugmentConfig,
+    *,
+    seed: int,
+    label_smoothing: float = 0.0,
+    ema_decay: float | None = None,
+) -> TrainStep:
+    """The update of step ``state.step``, to be jitted by the caller.
+
+    Randomness comes from (seed, stream, step). ``sums`` holds the sums of ``classification_sums`` over the batch as the
+    network saw it, and the scalars ``objective``, ``grad_norm``, ``learning_rate`` and ``finite``: no NaN or infinity
+    in loss, gradient, new parameters or batch statistics.
+    """
+
+    def train_step(state: State, batch: Batch) -> tuple[State, Sums]:
+        image_BHWC = batch["image"]
+        if not ops.is_identity(augment):
+            choice = ops.sample(rng.key(seed, "augment", state.step), image_BHWC.shape[0], augment)
+            image_BHWC = ops.apply(image_BHWC.astype(jnp.float32), choice)
+        x_BHWC = normalise(image_BHWC)
+
+        def objective(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
+            logits_BK, updated = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                x_BHWC,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": rng.key(seed, "dropout", state.step)},
+            )
+            loss = jnp.mean(cross_entropy(logits_BK, batch["label"], label_smoothing))
+            return loss, (logits_BK, updated.get("batch_stats", {}))
+
+        (loss, (logits_BK, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        learning_rate = schedule(state.step)
+        params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
+        new = {"params": params, "batch_stats": batch_stats}
+        ema = {}
+        if ema_decay is not None:
+            ema = jax.tree.map(lambda old, now: ema_decay * old + (1 - ema_decay) * now, state.ema, new)
+        grad_norm = optax.global_norm(grads)
+        sums = {
+            **classification_sums(logits_BK, batch["label"]),
+            "objective": loss,
+            "grad_norm": grad_norm,
+            "learning_rate": learning_rate,
+            "finite": jnp.isfinite(loss) & jnp.isfinite(grad_norm) & all_finite(new),
+        }
+        return State(state.step + 1, params, batch_stats, opt_state, ema), sums
+
+    return train_step

@@ -1,0 +1,112 @@
+"""A config turned into objects: what training, evaluation and prediction have in common."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+import optax
+from flax import linen
+from jax.sharding import Mesh
+
+from jaxcnn import mesh as meshes
+from jaxcnn import models, schedules, step
+from jaxcnn.config import Config
+from jaxcnn.data import catalog, source
+from jaxcnn.data.resident import Resident
+from jaxcnn.errors import UsageError
+from jaxcnn.evaluate import make_eval_step, make_predict_step
+from jaxcnn.optim import make_optimizer
+from jaxcnn.state import State, abstract_state, make_init
+from jaxcnn.typing import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Network, data and devices of a config. All checks that need no data are done when it is built.
+
+    Attributes:
+      config: what it was built from.
+      mesh: the devices.
+      dataset: row of the catalog.
+      image_shape: (rows, columns, channels) that the network sees.
+      model: the network.
+      optimizer: gradient -> direction.
+      init: () -> State at step 0.
+      abstract: shapes, dtypes and shardings of the state.
+    """
+
+    config: Config
+    mesh: Mesh
+    dataset: catalog.Dataset
+    image_shape: tuple[int, int, int]
+    model: linen.Module
+    optimizer: optax.GradientTransformation
+    init: Callable[[], State]
+    abstract: State
+
+    def normalise(self) -> Callable[[Array], Array]:
+        """uint8 images -> what the network takes."""
+        return step.make_normalise(self.dataset.mean, self.dataset.std)
+
+    def train_step(self, total_steps: int) -> step.TrainStep:
+        """The jitted update; it takes the memory of the state that it is given."""
+        config = self.config
+        update = step.make_train_step(
+            self.model,
+            self.optimizer,
+            schedules.make_schedule(config.schedule, config.optimizer.learning_rate, total_steps),
+            self.normalise(),
+            config.augment,
+            seed=config.seed,
+            label_smoothing=config.loss.label_smoothing,
+            ema_decay=config.optimizer.ema_decay,
+        )
+        everywhere = meshes.everywhere(self.mesh)
+        return jax.jit(update, donate_argnums=0, out_shardings=everywhere)
+
+    def eval_step(self):
+        """The jitted ``(variables, batch) -> sums``."""
+        return jax.jit(make_eval_step(self.model, self.normalise()))
+
+    def predict_step(self):
+        """The jitted ``(variables, uint8 images) -> probabilities``."""
+        return jax.jit(make_predict_step(self.model, self.normalise()), out_shardings=meshes.everywhere(self.mesh))
+
+    def load(self, split: str) -> Resident:
+        """A split on the devices, its images as the network sees them."""
+        data = self.config.data
+        examples = source.load(self.dataset, split, data.data_dir)
+        fitted = source.Examples(source.fit(examples.images, data.image_size, data.fit), examples.labels)
+        return Resident(fitted, meshes.everywhere(self.mesh), meshes.rows(self.mesh))
+
+    def num_examples(self, split: str) -> int:
+        """Number of examples of a split, without reading it."""
+        return source.split_size(source.split_sizes(self.dataset, self.config.data.data_dir), split)
+
+
+def build(config: Config, num_devices: int | None = None) -> Task:
+    """Turn a config into objects. UsageError for unknown names, fields and sizes that do not fit; nothing is compiled."""
+    mesh = meshes.make_mesh(num_devices)
+    meshes.check_batch("data.batch_size", config.data.batch_size, mesh)
+    dataset = catalog.find(config.data.dataset)
+    rows, columns, channels = dataset.image_shape
+    size = config.data.image_size
+    if size is not None and config.data.fit == "pad" and size < max(rows, columns):
+        raise UsageError(f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use data.fit=resize")
+    image_shape = (rows, columns, channels) if size is None else (size, size, channels)
+    model = models.create_model(config.model.name, dataset.num_classes, config.model.dtype, **config.model.overrides)
+    optimizer = make_optimizer(config.optimizer)
+    init = make_init(model, optimizer, image_shape, config.seed, config.optimizer.ema_decay is not None)
+    abstract = abstract_state(init, meshes.everywhere(mesh))
+    return Task(config, mesh, dataset, image_shape, model, optimizer, init, abstract)
+
+
+def total_steps(config: Config, num_examples: int) -> int:
+    """Updates in the whole run."""
+    return config.steps or math.ceil((config.epochs or 0) * num_examples / config.data.batch_size)
+
+
+def steps_per_epoch(config: Config, num_examples: int) -> int:
+    """Updates between two end-of-epoch actions, at least one."""
+    return max(1, round(num_examples / config.data.batch_size))

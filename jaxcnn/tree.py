@@ -1,0 +1,77 @@
+"""Pytree helpers: names of leaves, sizes, finiteness, and the digest that says two states are equal."""
+
+import hashlib
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.typing import Array, PyTree
+
+
+def named_leaves(tree: PyTree) -> dict[str, Array]:
+    """``{"params/conv1/kernel": array, ...}``, in the order of the tree."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+
+
+def manifest(tree: PyTree) -> dict[str, str]:
+    """``{"params/conv1/kernel": "float32[5,5,1,6]", ...}``: what the tree holds, without the values."""
+    return {
+        name: f"{np.dtype(leaf.dtype).name}[{','.join(map(str, leaf.shape))}]"
+        for name, leaf in named_leaves(tree).items()
+    }
+
+
+def num_elements(tree: PyTree) -> int:
+    """Total number of array elements, e.g. parameters."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def all_finite(tree: PyTree) -> Array:
+    """One boolean: no leaf holds NaN or infinity. Integer leaves are finite."""
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in floats])) if floats else jnp.array(True)
+
+
+def digest(tree: PyTree) -> str:
+    """A hash over name, shape, dtype and every bit of every leaf: equal digests mean equal trees.
+
+    Integer sums modulo 2**32 are associative, so the value does not depend on how the leaves are sharded; each element
+    has an odd weight, so any single flipped bit changes its leaf's sum (an odd number times a power of two is never 0
+    modulo 2**32). Two different weightings catch what one might miss.
+    """
+    sums = jax.device_get(_leaf_sums(jax.tree.leaves(tree)))
+    text = [f"{name} {kind} {a} {b}" for (name, kind), (a, b) in zip(manifest(tree).items(), sums, strict=True)]
+    return hashlib.sha256("\n".join(text).encode()).hexdigest()
+
+
+@jax.jit
+def _leaf_sums(leaves: list[Array]) -> list[tuple[Array, Array]]:
+    return [_weighted_sums(leaf) for leaf in leaves]
+
+
+def _weighted_sums(leaf: Array) -> tuple[Array, Array]:
+    bits = _as_uint32(leaf)
+    index = _linear_index(bits.shape)
+    mixed = (index ^ (index >> 15)) * jnp.uint32(0x2C1B3C6D)
+    total = partial(jnp.sum, dtype=jnp.uint32)
+    return total(bits * (2 * index + 1)), total(bits * ((mixed ^ (mixed >> 12)) | 1))
+
+
+def _as_uint32(leaf: Array) -> Array:
+    if leaf.dtype == jnp.bool_:
+        return leaf.astype(jnp.uint32)
+    width = leaf.dtype.itemsize * 8
+    if width > 32:
+        raise TypeError(f"digest: {leaf.dtype} leaves are not supported; a state holds 32-bit values or smaller")
+    return jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{width}")).astype(jnp.uint32)
+
+
+def _linear_index(shape: tuple[int, ...]) -> Array:
+    """Row-major position of each element, from one iota per axis: no reshape, so a sharded leaf is not gathered."""
+    index = jnp.zeros(shape, jnp.uint32)
+    for axis, size in enumerate(shape):
+        index = index * jnp.uint32(size % 2**32) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    return index

@@ -1,0 +1,267 @@
+"""What a run writes while it goes: metrics.jsonl, TensorBoard events, and lines or a bar for a person."""
+
+import functools
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import rich.progress
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jaxcnn.errors import NonFiniteError, UsageError
+from jaxcnn.rundir import RunDir, write_text
+from jaxcnn.typing import Sums
+
+_SECONDS_BETWEEN_LINES = 5.0
+_IN_FLIGHT = 8  # updates handed to the device and not yet finished: enough to keep it busy, few enough to stop soon
+
+Row = Mapping[str, float]
+
+
+def read_rows(path: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of a metrics file. A last line torn by a kill is left out, as is all after a damaged one."""
+    rows = []
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            break
+        rows.append(row)
+    return rows
+
+
+class MetricsLog:
+    """``metrics.jsonl``: one line per update, in order, each step once, also after any number of kills and resumes.
+
+    Args:
+      path: the file.
+      step: updates completed so far; lines of later ones come from work that was lost and are cut off.
+    """
+
+    def __init__(self, path: pathlib.Path, step: int):
+        self._path = path
+        rows = [row for row in read_rows(path) if row["step"] <= step]
+        text = _as_text(rows)
+        if not path.exists() or path.read_bytes() != text.encode():
+            write_text(path, text)
+        self._file = path.open("a")
+        self.last: dict[str, float] = rows[-1] if rows and rows[-1]["step"] == step else {"step": step}
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Append rows and hand them to the system, before the checkpoint that makes them final."""
+        if rows:
+            self._file.write(_as_text(rows))
+            self._file.flush()
+            self.last = dict(rows[-1])
+
+    def amend(self, values: Row) -> None:
+        """Add values to the last row: an evaluation that a stop had cut off."""
+        self.last = {**self.last, **values}
+        rows = [row for row in read_rows(self._path) if row["step"] != self.last["step"]] + [self.last]
+        self._file.close()
+        write_text(self._path, _as_text(rows))
+        self._file = self._path.open("a")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoard:
+    """Scalars as TensorBoard events below ``directory``, without TensorFlow."""
+
+    def __init__(self, directory: pathlib.Path, step: int):
+        check_tensorboard()
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(directory), purge_step=step + 1)
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Add the rows' values under their names."""
+        for row in rows:
+            for name, value in row.items():
+                if name != "step":
+                    self._writer.add_scalar(name, value, int(row["step"]))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+def check_tensorboard() -> None:
+    """UsageError when the package that writes TensorBoard events is not installed."""
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError:
+        raise UsageError("log.tensorboard=True needs the package tensorboardX: pip install 'jaxcnn[tensorboard]'") from None
+
+
+class Progress:
+    """Tells a person how the run goes: a bar on a terminal, plain lines elsewhere. Writes to standard error."""
+
+    def __init__(self, total_steps: int, start: int):
+        self._total, self._start, self._begin, self._told = total_steps, start, time.monotonic(), time.monotonic()
+        self._bar = None
+        if console().is_terminal:
+            columns = [TextColumn("step {task.completed:.0f}/{task.total:.0f}"), BarColumn(bar_width=None)]
+            self._bar = rich.progress.Progress(
+                *columns, TextColumn("{task.description}"), TimeRemainingColumn(), console=console(), transient=True
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("compiling", total=total_steps, completed=start)
+
+    def update(self, row: Row, images_per_second: float, evaluated: str = "") -> None:
+        """The state of training at a step; ``evaluated`` is the split whose metrics are in the row, or nothing."""
+        step = int(row["step"])
+        text = f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.2%}  {images_per_second:,.0f} images/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, description=text)
+        if not evaluated and (self._bar is not None or time.monotonic() - self._told < _SECONDS_BETWEEN_LINES):
+            return
+        self._told = time.monotonic()
+        left = (self._told - self._begin) / max(step - self._start, 1) * (self._total - step)
+        say(f"step {step}/{self._total}  {text}  {_duration(left)} left" + (f"  {_evaluation(evaluated, row)}" if evaluated else ""))
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Journal:
+    """The record of a run: keeps each update's sums on the device, and brings them to the host when asked.
+
+    Args:
+      run_dir: where ``metrics.jsonl`` and ``tensorboard/`` go.
+      start: updates completed so far.
+      total_steps: updates in the whole run.
+      num_examples: training examples; an epoch is one pass over them.
+      tensorboard: also write TensorBoard events.
+    """
+
+    def __init__(self, run_dir: RunDir, start: int, total_steps: int, num_examples: int, *, tensorboard: bool = False):
+        self._log = MetricsLog(run_dir.metrics, start)
+        self._events = TensorBoard(run_dir.events, start) if tensorboard else None
+        self._progress = Progress(total_steps, start)
+        self._num_examples = num_examples
+        self._on_device: list[tuple[int, Sums]] = []
+        self._rows: list[dict[str, float]] = []
+        self.restart_clock()
+
+    def record(self, step: int, sums: Sums) -> None:
+        """Note the sums of an update. Waits only until the update ``_IN_FLIGHT`` before it is done."""
+        self._on_device.append((step, sums))
+        if len(self._on_device) > _IN_FLIGHT:
+            jax.block_until_ready(self._on_device[-_IN_FLIGHT - 1][1]["count"])
+
+    def fetch(self) -> None:
+        """Bring all noted sums to the host. NonFiniteError names the first update with NaN or infinity."""
+        if not self._on_device:
+            return
+        values = jax.device_get([sums for _, sums in self._on_device])
+        rows = [self._row(step, sums) for (step, _), sums in zip(self._on_device, values, strict=True)]
+        self._on_device = []
+        bad = next((k for k, row in enumerate(rows) if not row.pop("finite")), None)
+        if bad is not None:
+            self._rows += rows[:bad]
+            self.write({})
+            raise NonFiniteError(_what_is_wrong(rows[bad]))
+        self._rows += rows
+        self._rate = sum(int(sums["count"]) for sums in values) / (time.monotonic() - self._clock)
+
+    def write(self, evaluation: Row, split: str = "") -> None:
+        """Append what was fetched to the files, and show the last row; the evaluation belongs to it."""
+        if self._rows:
+            self._rows[-1] |= evaluation
+            self._log.write(self._rows)
+            if self._events:
+                self._events.write(self._rows)
+            self._progress.update(self._rows[-1], self._rate, split if evaluation else "")
+            self._rows = []
+        elif evaluation:
+            self._log.amend(evaluation)
+            say(f"step {int(self.last['step'])}  {_evaluation(split, evaluation)}")
+
+    @property
+    def last(self) -> Row:
+        """The row of the last update: all of it once written, only its step before the first."""
+        return self._log.last
+
+    def restart_clock(self) -> None:
+        """Leave what came before out of images per second."""
+        self._clock = time.monotonic()
+
+    def close(self) -> None:
+        """Close the files and take the bar away."""
+        self._progress.close()
+        self._log.close()
+        if self._events:
+            self._events.close()
+
+    def _row(self, step: int, sums: Sums) -> dict[str, float]:
+        count = int(sums["count"])
+        return {
+            "step": step,
+            "epoch": round(step * count / self._num_examples, 4),
+            "loss": float(sums["loss"]) / count,
+            "accuracy": float(sums["accuracy"]) / count,
+            "objective": float(sums["objective"]),
+            "grad_norm": float(sums["grad_norm"]),
+            "learning_rate": float(sums["learning_rate"]),
+            "finite": bool(sums["finite"]),
+        }
+
+
+@functools.cache
+def console() -> Console:
+    """Standard error, shared by lines and bar so that they do not overwrite each other."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line to a person."""
+    console().print(text, markup=False)
+
+
+def table(title: str, rows: Mapping[str, Any]) -> Table:
+    """A two-column table: name, value."""
+    result = Table(title=title, title_justify="left", show_header=False)
+    result.add_column(style="bold")
+    result.add_column(overflow="fold")
+    for name, value in rows.items():
+        result.add_row(name, str(value))
+    return result
+
+
+def _as_text(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _what_is_wrong(row: Row) -> str:
+    parts = {"loss": row["objective"], "gradient": row["grad_norm"]}
+    bad = next((name for name, value in parts.items() if not math.isfinite(value)), "parameters or batch statistics")
+    return f"step {int(row['step'])}: NaN or infinity in the {bad}; lower optimizer.learning_rate or set optimizer.clip_norm"
+
+
+def _evaluation(split: str, metrics: Row) -> str:
+    return f"{split}: loss {metrics['eval_loss']:.4f}  accuracy {metrics['eval_accuracy']:.2%}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
