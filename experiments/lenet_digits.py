@@ -3,7 +3,17 @@
 ./launch.sh train lenet_digits
 """
 
-from jaxcnn import AugmentConfig, CheckpointConfig, Config, DataConfig, LogConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from jaxcnn import (
+    AugmentConfig,
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    LogConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
 
 config = Config(
     epochs=60,

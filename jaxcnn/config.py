@@ -7,57 +7,12 @@ the run, so a shorter run keeps its shape.
 
 import dataclasses
 import json
-import math
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxcnn.errors import UsageError, nearest
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """What a field means, what it may be, and what a change of it means for a run that is resumed."""
-
-    help: str
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
-    choices: tuple[str, ...] = ()
-    on_resume: str = "notice"  # a change is refused ("refuse"), allowed and told ("notice"), or of no matter ("silent")
-
-    def problem(self, value: Any) -> str:
-        """What is wrong with ``value``, in words, or ``""``."""
-        if self.choices and value not in self.choices:
-            return f"must be one of {', '.join(self.choices)}{nearest(str(value), self.choices)}"
-        numbers = value if isinstance(value, tuple) else (value,)
-        for number in numbers:
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                continue
-            if not math.isfinite(number) or not self._in_range(number):
-                return f"must be {self.allowed()}"
-        return ""
-
-    def _in_range(self, number: float) -> bool:
-        return (
-            (self.at_least is None or number >= self.at_least)
-            and (self.above is None or number > self.above)
-            and (self.at_most is None or number <= self.at_most)
-            and (self.below is None or number < self.below)
-        )
-
-    def allowed(self) -> str:
-        """The allowed range in words: ``a finite number >= 0 and < 1``."""
-        signs = ((">=", self.at_least), (">", self.above), ("<=", self.at_most), ("<", self.below))
-        bounds = " and ".join(f"{sign} {bound:g}" for sign, bound in signs if bound is not None)
-        return f"a finite number {bounds}".strip()
-
-
-def option(default: Any, help: str, **rule: Any) -> Any:
-    """A dataclass field with a ``Rule``."""
-    return dataclasses.field(default=default, metadata={"rule": Rule(help, **rule)})
+from jaxcnn.fields import Rule, check, is_kind, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +37,16 @@ class DataConfig:
     """Which examples, and how many at a time."""
 
     dataset: str = option("digits", "dataset: digits, mnist or fake", on_resume="refuse")
-    data_dir: str | None = option(None, "directory of prepared TFDS datasets; none: the user's cache", on_resume="silent")
+    data_dir: str | None = option(
+        None, "directory of prepared TFDS datasets; none: the user's cache", on_resume="silent"
+    )
     train_split: str = option("train", "training examples, in TFDS syntax, e.g. train[:90%]", on_resume="refuse")
     eval_split: str = option("test", "examples for evaluation, in TFDS syntax", on_resume="silent")
     batch_size: int = option(64, "examples per training step, over all devices", at_least=1, on_resume="refuse")
     eval_batch_size: int = option(512, "examples per evaluation step, over all devices", at_least=1, on_resume="silent")
-    image_size: int | None = option(None, "rows and columns that the network sees; none: as stored", at_least=1, on_resume="refuse")
+    image_size: int | None = option(
+        None, "rows and columns that the network sees; none: as stored", at_least=1, on_resume="refuse"
+    )
     fit: str = option(
         "resize",
         "how an image reaches image_size: `resize` (bicubic), or `pad` with the background's 0 and centre",
@@ -130,7 +89,10 @@ class OptimizerConfig:
     decay_all: bool = option(False, "weight decay also on biases and normalisation parameters")
     clip_norm: float | None = option(None, "largest global norm of the gradient; none: no clipping", above=0)
     ema_decay: float | None = option(
-        None, "evaluate an exponential moving average of the weights with this decay; none: the weights", at_least=0, below=1
+        None,
+        "evaluate an exponential moving average of the weights with this decay; none: the weights",
+        at_least=0,
+        below=1,
     )
 
 
@@ -139,14 +101,20 @@ class ScheduleConfig:
     """The learning rate as a function of the step."""
 
     name: str = option(
-        "cosine", "shape of the learning rate after warm-up", choices=("constant", "step", "cosine", "linear", "onecycle")
+        "cosine",
+        "shape of the learning rate after warm-up",
+        choices=("constant", "step", "cosine", "linear", "onecycle"),
     )
-    warmup: float = option(0.0, "share of the run with a linear rise from 0 (onecycle: to the peak)", at_least=0, at_most=1)
+    warmup: float = option(
+        0.0, "share of the run with a linear rise from 0 (onecycle: to the peak)", at_least=0, at_most=1
+    )
     milestones: tuple[float, ...] = option(
         (0.5, 0.75), "step: shares of the run after which the rate is multiplied by factor", at_least=0, at_most=1
     )
     factor: float = option(0.1, "step: multiplier at each milestone", above=0, at_most=1)
-    final: float = option(0.0, "cosine, linear, onecycle: last learning rate as a share of the peak", at_least=0, at_most=1)
+    final: float = option(
+        0.0, "cosine, linear, onecycle: last learning rate as a share of the peak", at_least=0, at_most=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,9 +129,15 @@ class CheckpointConfig:
 class LogConfig:
     """What is told, and when."""
 
-    every: int = option(50, "steps between two looks at the metrics; every step is written", at_least=1, on_resume="silent")
-    eval_every: int | None = option(None, "steps between evaluations; none: once an epoch", at_least=1, on_resume="silent")
-    tensorboard: bool = option(False, "also write TensorBoard events (needs the extra `tensorboard`)", on_resume="silent")
+    every: int = option(
+        50, "steps between two looks at the metrics; every step is written", at_least=1, on_resume="silent"
+    )
+    eval_every: int | None = option(
+        None, "steps between evaluations; none: once an epoch", at_least=1, on_resume="silent"
+    )
+    tensorboard: bool = option(
+        False, "also write TensorBoard events (needs the extra `tensorboard`)", on_resume="silent"
+    )
     plots: bool = option(True, "draw plots/ at the end of the run", on_resume="silent")
 
 
@@ -215,15 +189,15 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
     changes: dict[str, Any] = {}
     for path, value in values.items():
         section, _, name = path.rpartition(".")
-        target = changes.get(section) or (getattr(config, section, None) if section else None)
-        if not section and name in _names(config) and not dataclasses.is_dataclass(getattr(config, name)):
-            changes[name] = value
-        elif dataclasses.is_dataclass(target) and name in _names(target) and name != "overrides":
-            changes[section] = dataclasses.replace(target, **{name: value})
+        target: Any = changes.get(section, getattr(config, section, None)) if section else config
+        fields = _names(target) - {"overrides"}
+        if name in fields and not _names(getattr(target, name)):
+            new = {name: value}
         elif isinstance(target, ModelConfig) and name != "overrides":
-            changes[section] = dataclasses.replace(target, overrides={**target.overrides, name: value})
+            new = {"overrides": {**target.overrides, name: value}}
         else:
             raise UsageError(f"{path}={value!r}: there is no such setting{nearest(path, leaves(config))}")
+        changes |= {section: dataclasses.replace(target, **new)} if section else new
     return dataclasses.replace(config, **changes)
 
 
@@ -233,42 +207,6 @@ def difference(old: Config, new: Config) -> dict[str, tuple[Any, Any, Rule]]:
     missing = (None, None, Rule("", on_resume="refuse"))
     pairs = {path: (a.get(path, missing), b.get(path, missing)) for path in {**a, **b}}
     return {path: (x[0], y[0], x[2] if path in a else y[2]) for path, (x, y) in pairs.items() if x[0] != y[0]}
-
-
-def check(path: str, value: Any, kind: Any, rule: Rule) -> None:
-    """Raise UsageError unless ``value`` has type ``kind`` and keeps ``rule``."""
-    if not _is_kind(value, kind):
-        raise UsageError(f"{path}={value!r} must be {kind_name(kind)}: {rule.help}")
-    if problem := rule.problem(value):
-        raise UsageError(f"{path}={value!r} {problem}: {rule.help}")
-
-
-def parse(text: str, kind: Any) -> Any:
-    """The value of type ``kind`` that a flag's text stands for. Raises ValueError in the words of the type."""
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if type(None) in options and text.strip().lower() == "none":
-        return None
-    base = options[0]
-    try:
-        if base is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.strip().lower()]
-        if base in (int, float):
-            return base(text)
-        if typing.get_origin(base) is tuple:
-            item = typing.get_args(base)[0]
-            return tuple(parse(part, item) for part in text.split(",") if part.strip())
-    except (KeyError, ValueError):
-        raise ValueError(f"{text!r} must be {kind_name(kind)}") from None
-    return text
-
-
-def kind_name(kind: Any) -> str:
-    """A type in a user's words: ``int or none``, ``floats a,b,...``."""
-    if isinstance(kind, types.UnionType):
-        return " or ".join(kind_name(k) for k in typing.get_args(kind))
-    if typing.get_origin(kind) is tuple:
-        return f"{typing.get_args(kind)[0].__name__}s a,b,..."
-    return {type(None): "none", bool: "true or false", str: "text"}.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def to_json(config: Config) -> str:
@@ -309,7 +247,12 @@ def _fields(cls: type, values: Mapping[str, Any], prefix: str) -> Iterator[tuple
                 yield name, typing.cast(type, kind)(**dict(_fields(typing.cast(type, kind), value, f"{prefix}{name}.")))
         elif isinstance(value, list):
             yield name, tuple(value)
-        elif isinstance(value, int) and not isinstance(value, bool) and _is_kind(float(value), kind) and not _is_kind(value, kind):
+        elif (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and is_kind(float(value), kind)
+            and not is_kind(value, kind)
+        ):
             yield name, float(value)
         else:
             yield name, value
@@ -322,17 +265,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _names(config: Any) -> set[str]:
-    return {field.name for field in dataclasses.fields(config)}
-
-
-def _is_kind(value: Any, kind: Any) -> bool:
-    if isinstance(kind, types.UnionType):
-        return any(_is_kind(value, k) for k in typing.get_args(kind))
-    if typing.get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is_kind(item, typing.get_args(kind)[0]) for item in value)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
+def _names(value: Any) -> set[str]:
+    """Names of a config's fields; none for a plain value."""
+    return {field.name for field in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()

@@ -3,6 +3,7 @@
 Only the standard library is imported here. What the user has set is respected.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -94,13 +95,10 @@ def _machine() -> str:
 
 def _probe_succeeds() -> bool:
     """Whether the flag works here: asked once per machine and jaxlib, remembered in the cache."""
-    try:
-        path = cache_dir() / f"probe-{_machine()}.json"
-        answer = json.loads(path.read_text()).get(_FAST_CONVOLUTION)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        answer = json.loads((cache_dir() / f"probe-{_machine()}.json").read_text()).get(_FAST_CONVOLUTION)
         if isinstance(answer, bool):
             return answer
-    except (OSError, ValueError, AttributeError):
-        path = None
     environment = {**os.environ, "XLA_FLAGS": _FAST_CONVOLUTION, "JAX_PLATFORMS": "cpu"}
     try:
         done = subprocess.run([sys.executable, "-c", _PROBE], env=environment, capture_output=True, timeout=120)
@@ -108,7 +106,7 @@ def _probe_succeeds() -> bool:
     except (OSError, subprocess.TimeoutExpired):
         works = False
     try:
-        (path or cache_dir() / f"probe-{_machine()}.json").write_text(json.dumps({_FAST_CONVOLUTION: works}))
-    except OSError:
-        pass
+        (cache_dir() / f"probe-{_machine()}.json").write_text(json.dumps({_FAST_CONVOLUTION: works}))
+    except OSError:  # asked again next time
+        return works
     return works

@@ -1,6 +1,7 @@
 """Evaluation: every example of a split exactly once, whatever the batch size and the number of devices."""
 
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ def make_eval_step(model: linen.Module, normalise: Callable[[Array], Array]) -> 
     """``(variables, batch) -> sums`` over the batch's unmasked examples, to be jitted by the caller."""
 
     def eval_step(variables: Variables, batch: Batch) -> Sums:
-        return classification_sums(model.apply(variables, normalise(batch["image"]), train=False), batch["label"], batch["mask"])
+        logits_BK = cast(Array, model.apply(variables, normalise(batch["image"]), train=False))
+        return classification_sums(logits_BK, batch["label"], batch["mask"])
 
     return eval_step
 
@@ -24,7 +26,8 @@ def make_predict_step(model: linen.Module, normalise: Callable[[Array], Array]) 
     """``(variables, uint8 images [B, H, W, C]) -> class probabilities [B, K]``, to be jitted by the caller."""
 
     def predict_step(variables: Variables, image_BHWC: Array) -> Array:
-        return jax.nn.softmax(model.apply(variables, normalise(image_BHWC), train=False).astype(jnp.float32))
+        logits_BK = cast(Array, model.apply(variables, normalise(image_BHWC), train=False))
+        return jax.nn.softmax(logits_BK.astype(jnp.float32))
 
     return predict_step
 
@@ -51,4 +54,6 @@ def probabilities(
     predict_step: Callable[[Variables, Array], Array], variables: Variables, batches: Iterable[Batch]
 ) -> np.ndarray:
     """Class probabilities ``[N, K]`` of a split, in its order."""
-    return np.concatenate([np.asarray(predict_step(variables, batch["image"]))[np.asarray(batch["mask"])] for batch in batches])
+    return np.concatenate(
+        [np.asarray(predict_step(variables, batch["image"]))[np.asarray(batch["mask"])] for batch in batches]
+    )

@@ -34,7 +34,9 @@ def load(name: str) -> Config:
         if is_path:
             raise UsageError(f"experiment {name!r}: there is no such file")
         known = list_experiments()
-        raise UsageError(f"experiment {name!r} must be one of {', '.join(known)}, or the path of a .py file{nearest(name, known)}")
+        raise UsageError(
+            f"experiment {name!r} must be one of {', '.join(known)}, or the path of a .py file{nearest(name, known)}"
+        )
     module = _execute(path)
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
@@ -45,7 +47,8 @@ def load(name: str) -> Config:
 def _execute(path: pathlib.Path) -> types.ModuleType:
     module_name = f"jaxcnn_experiment_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None, path
+    assert spec is not None, path
+    assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses look their module up here
     try:
@@ -54,5 +57,7 @@ def _execute(path: pathlib.Path) -> types.ModuleType:
         raise UsageError(f"experiment {path}: {error}") from error
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        raise UsageError(f"experiment {path}{f':{lines[-1]}' if lines else ''} does not run: {type(error).__name__}: {error}") from error
+        raise UsageError(
+            f"experiment {path}{f':{lines[-1]}' if lines else ''} does not run: {type(error).__name__}: {error}"
+        ) from error
     return module

@@ -11,14 +11,16 @@ import jax
 import numpy as np
 
 from jaxcnn import checkpoint, environment, tree
+from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, to_json
 from jaxcnn.data.resident import Resident
 from jaxcnn.errors import Preempted, UsageError
 from jaxcnn.evaluate import evaluate, probabilities
 from jaxcnn.rundir import RunDir, write_text
+from jaxcnn.saver import Saver
 from jaxcnn.state import State, born_sharded
 from jaxcnn.task import Task, build, steps_per_epoch, total_steps
-from jaxcnn.writers import Journal, check_tensorboard, read_rows, say
+from jaxcnn.writers import Journal, Row, check_tensorboard, read_rows, say
 
 
 def run(
@@ -48,7 +50,9 @@ def run(
     task = build(config, num_devices)
     num_train, num_eval = task.num_examples(data.train_split), task.num_examples(data.eval_split)
     if data.batch_size > num_train:
-        raise UsageError(f"data.batch_size={data.batch_size} must be <= {num_train}, the examples of {data.train_split!r}")
+        raise UsageError(
+            f"data.batch_size={data.batch_size} must be <= {num_train}, the examples of {data.train_split!r}"
+        )
     if config.log.tensorboard:
         check_tensorboard()
     total, epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
@@ -67,9 +71,9 @@ def run(
 
         journal = Journal(run_dir, start, total, num_train, tensorboard=config.log.tensorboard)
         stack.callback(journal.close)
-        saver = stack.enter_context(checkpoint.Writer(run_dir.checkpoints, config.checkpoint.keep, warn=say))
+        saver = stack.enter_context(Saver(run_dir.checkpoints, config.checkpoint.keep, warn=say))
         train_step, eval_step = task.train_step(total), task.eval_step()
-        eval_batch_size = _divisible(data.eval_batch_size, task.mesh.size)
+        eval_batch_size = meshes.round_up(data.eval_batch_size, task.mesh)
         began = time.monotonic()
 
         def due(step: int, *every: int) -> bool:
@@ -89,7 +93,9 @@ def run(
             save(state)
             raise Preempted(_stopped(start, run_dir))
 
-        for step, batch in zip(range(start, total), train.train_batches(config.seed, data.batch_size, start), strict=False):
+        for step, batch in zip(
+            range(start, total), train.train_batches(config.seed, data.batch_size, start), strict=False
+        ):
             state, sums = train_step(state, batch)
             done = step + 1
             journal.record(done, sums)
@@ -98,7 +104,7 @@ def run(
                 journal.write(evaluated(state) if due(done, eval_every) else {}, data.eval_split)
                 if due(done, save_every) or stop():
                     save(state)
-                if stop() and done < total:
+                if stop():
                     raise Preempted(_stopped(done, run_dir))
                 journal.restart_clock()
 
@@ -116,11 +122,13 @@ def _restore_or_init(task: Task, run_dir: RunDir) -> tuple[State, float]:
     checkpoint.clean(run_dir.checkpoints, warn=say)
     restored = checkpoint.restore(run_dir.checkpoints, task.abstract, warn=say)
     if restored is None:
-        return born_sharded(task.init, task.abstract.step.sharding), 0.0
+        return born_sharded(task.init, meshes.everywhere(task.mesh)), 0.0
     state, meta = restored
     threads = meta.versions.get("NPROC")
     if threads != os.environ.get("NPROC"):
-        say(f"the checkpoint was written with NPROC={threads}, now NPROC={os.environ.get('NPROC')}: the last bits may differ")
+        say(
+            f"the checkpoint was written with NPROC={threads}, now NPROC={os.environ.get('NPROC')}: the last bits may differ"
+        )
     return state, meta.seconds
 
 
@@ -129,7 +137,8 @@ def _opening(task: Task, num_train: int, num_eval: int, start: int, total: int) 
     return (
         f"{config.model.name} ({tree.num_elements(task.abstract.params):,} parameters) on {config.data.dataset}: "
         f"{num_train:,} training and {num_eval:,} {config.data.eval_split} images, {total:,} steps of {config.data.batch_size}, "
-        f"{len(devices)} x {devices[0].device_kind}, {config.model.dtype}" + (f"; resumed at step {start:,}" if start else "")
+        f"{len(devices)} x {devices[0].device_kind}, {config.model.dtype}"
+        + (f"; resumed at step {start:,}" if start else "")
     )
 
 
@@ -137,12 +146,7 @@ def _stopped(step: int, run_dir: RunDir) -> str:
     return f"stopped at step {step} and saved in {run_dir.checkpoints}; the same command goes on from there"
 
 
-def _divisible(batch_size: int, num_devices: int) -> int:
-    """The evaluation batch rounded up to a multiple of the devices: what it is does not change the result."""
-    return -(-batch_size // num_devices) * num_devices
-
-
-def _summary(task: Task, state: State, last: dict[str, float], num_train: int, seconds: float) -> dict[str, Any]:
+def _summary(task: Task, state: State, last: Row, num_train: int, seconds: float) -> dict[str, Any]:
     config, steps = task.config, int(state.step)
     return {
         "experiment": config.experiment,
@@ -168,13 +172,20 @@ def _draw(task: Task, state: State, test: Resident, run_dir: RunDir, batch_size:
 
     batches = list(test.eval_batches(batch_size))
     real = [np.asarray(batch["mask"]) for batch in batches]
-    images, labels = (np.concatenate([np.asarray(b[name])[m] for b, m in zip(batches, real, strict=True)]) for name in ("image", "label"))
+    images, labels = (
+        np.concatenate([np.asarray(b[name])[m] for b, m in zip(batches, real, strict=True)])
+        for name in ("image", "label")
+    )
     chances = probabilities(task.predict_step(), state.variables(), batches)
     names = task.dataset.class_names
-    plots.learning_curves(run_dir.plots / "learning_curves.png", read_rows(run_dir.metrics), task.config.data.eval_split)
+    plots.learning_curves(
+        run_dir.plots / "learning_curves.png", read_rows(run_dir.metrics), task.config.data.eval_split
+    )
     plots.confusion_matrix(run_dir.plots / "confusion_matrix.png", labels, chances.argmax(axis=1), names)
     plots.worst_mistakes(run_dir.plots / "worst_mistakes.png", images, labels, chances, names)
     for name, kernel in tree.named_leaves(state.params).items():
         if kernel.ndim == 4 and kernel.shape[2] == task.image_shape[2]:
-            plots.first_layer_filters(run_dir.plots / "first_layer_filters.png", np.asarray(jax.device_get(kernel)), name)
+            plots.first_layer_filters(
+                run_dir.plots / "first_layer_filters.png", np.asarray(jax.device_get(kernel)), name
+            )
             break

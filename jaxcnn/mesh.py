@@ -11,7 +11,9 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     """A mesh over ``num_devices`` devices (None: all). UsageError when there are fewer, with what JAX sees."""
     devices = jax.devices()
     if num_devices is not None and not 1 <= num_devices <= len(devices):
-        raise UsageError(f"num_devices={num_devices} must be in [1, {len(devices)}]: JAX sees {len(devices)} {devices[0].platform} device(s)")
+        raise UsageError(
+            f"num_devices={num_devices} must be in [1, {len(devices)}]: JAX sees {len(devices)} {devices[0].platform} device(s)"
+        )
     return Mesh(np.array(devices[:num_devices]), ("data",))
 
 
@@ -32,3 +34,8 @@ def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
         below = batch_size // count * count
         near = " or ".join(str(size) for size in (below, below + count) if size)
         raise UsageError(f"{name}={batch_size} must be a multiple of the {count} devices, e.g. {near}")
+
+
+def round_up(batch_size: int, mesh: Mesh) -> int:
+    """The next multiple of the devices: for evaluation, whose result does not depend on the batch size."""
+    return -(-batch_size // mesh.size) * mesh.size

@@ -24,7 +24,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     if config.name == "sgd":
         momentum = [optax.trace(config.momentum, nesterov=config.nesterov)] if config.momentum else []
-        return optax.chain(*clip, *decay, *momentum)
+        return optax.chain(optax.identity(), *clip, *decay, *momentum)
     adam = optax.scale_by_adam(config.momentum, config.second_moment, config.epsilon, nesterov=config.nesterov)
     if config.name == "adam":
         return optax.chain(*clip, *decay, adam)

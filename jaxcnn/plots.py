@@ -7,8 +7,9 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 
 def learning_curves(path: pathlib.Path, rows: Sequence[dict[str, float]], eval_split: str) -> None:
@@ -49,7 +50,9 @@ def confusion_matrix(path: pathlib.Path, labels: np.ndarray, predicted: np.ndarr
         axes.set_yticks(range(classes), class_names)
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                axes.text(column, row, count, ha="center", va="center", color="white" if share[row, column] > 0.5 else "black")
+                axes.text(
+                    column, row, count, ha="center", va="center", color="white" if share[row, column] > 0.5 else "black"
+                )
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(f"{np.trace(counts):,} of {counts.sum():,} right, {counts.sum() - np.trace(counts):,} wrong")
@@ -65,14 +68,18 @@ def worst_mistakes(
     worst = wrong[np.argsort(probabilities[wrong, labels[wrong]])][:24]
     columns = min(max(len(worst), 1), 8)
     lines = max(1, -(-len(worst) // columns))
-    figure, grid = plt.subplots(lines, columns, figsize=(max(1.5 * columns, 6), 1.9 * lines + 0.4), squeeze=False, layout="constrained")
+    figure, grid = plt.subplots(
+        lines, columns, figsize=(max(1.5 * columns, 6), 1.9 * lines + 0.4), squeeze=False, layout="constrained"
+    )
     for axes in grid.flat:
         axes.axis("off")
-    for axes, index in zip(grid.flat, worst, strict=False):
+    for axes, index in zip(grid.flat, map(int, worst), strict=False):
         axes.imshow(_picture(images[index]), cmap="gray", vmin=0, vmax=255)
         called, true = class_names[predicted[index]], class_names[labels[index]]
         axes.set_title(f"{called} ({probabilities[index].max():.0%})\ntrue {true}", fontsize=9)
-    figure.suptitle(f"{len(worst)} worst of {len(wrong)} mistakes, with the network's answer" if len(worst) else "no mistakes")
+    figure.suptitle(
+        f"{len(worst)} worst of {len(wrong)} mistakes, with the network's answer" if len(worst) else "no mistakes"
+    )
     _save(figure, path)
 
 
@@ -80,7 +87,13 @@ def first_layer_filters(path: pathlib.Path, kernel: np.ndarray, name: str) -> No
     """The first layer's kernels ``[kh, kw, C, F]`` side by side: grey for 1 channel, colour for 3."""
     count = min(kernel.shape[-1], 64)
     columns = min(count, 8)
-    figure, grid = plt.subplots(-(-count // columns), columns, figsize=(1.4 * columns, 1.4 * -(-count // columns) + 0.5), squeeze=False, layout="constrained")
+    figure, grid = plt.subplots(
+        -(-count // columns),
+        columns,
+        figsize=(1.4 * columns, 1.4 * -(-count // columns) + 0.5),
+        squeeze=False,
+        layout="constrained",
+    )
     bound = np.abs(kernel).max() or 1.0
     for axes in grid.flat:
         axes.axis("off")
@@ -105,7 +118,7 @@ def _picture(image: np.ndarray) -> np.ndarray:
     return image[..., 0] if image.shape[-1] == 1 else image
 
 
-def _save(figure: plt.Figure, path: pathlib.Path) -> None:
+def _save(figure: Figure, path: pathlib.Path) -> None:
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, dpi=110, format="png")

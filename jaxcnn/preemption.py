@@ -31,4 +31,6 @@ class Preemption:
             os._exit(130)
         self.signal = signal.Signals(number)
         hint = " (again: end now)" if number == signal.SIGINT else ""
-        os.write(sys.stderr.fileno() if sys.stderr else 2, f"\n{self.signal.name}: saving, then stopping{hint}\n".encode())
+        os.write(
+            sys.stderr.fileno() if sys.stderr else 2, f"\n{self.signal.name}: saving, then stopping{hint}\n".encode()
+        )

@@ -53,7 +53,9 @@ class RunDir:
         self._check_writable()
         saved = checkpoint.steps(self.checkpoints)
         if resume == "never" and saved:
-            raise UsageError(f"workdir={self.path} holds checkpoints up to step {saved[-1]}; resume=never needs an empty --workdir")
+            raise UsageError(
+                f"workdir={self.path} holds checkpoints up to step {saved[-1]}; resume=never needs an empty --workdir"
+            )
         if resume == "must" and not saved:
             raise CheckpointError(f"workdir={self.path} holds no checkpoint to resume from; start with --resume=auto")
         if not self.config.exists():
@@ -61,10 +63,14 @@ class RunDir:
                 raise UsageError(f"workdir={self.path} is not empty and holds no run; choose another --workdir")
             return []
         changes = difference(self.read_config(), config)
-        refused = [f"{path} {old!r} -> {new!r}" for path, (old, new, rule) in changes.items() if rule.on_resume == "refuse"]
+        refused = [
+            f"{path} {old!r} -> {new!r}" for path, (old, new, rule) in changes.items() if rule.on_resume == "refuse"
+        ]
         if refused:
             raise UsageError(f"workdir={self.path} holds another run ({'; '.join(refused)}); choose another --workdir")
-        told = [f"{path}: {old!r} -> {new!r}" for path, (old, new, rule) in changes.items() if rule.on_resume == "notice"]
+        told = [
+            f"{path}: {old!r} -> {new!r}" for path, (old, new, rule) in changes.items() if rule.on_resume == "notice"
+        ]
         return [f"changed since the last start: {line}" for line in told]
 
     @contextlib.contextmanager
@@ -75,7 +81,9 @@ class RunDir:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise UsageError(f"workdir={self.path} is in use by another process; choose another --workdir") from None
+                raise UsageError(
+                    f"workdir={self.path} is in use by another process; choose another --workdir"
+                ) from None
             write_text(self.config, to_json(config))
             yield
 

@@ -1,11 +1,13 @@
 """The training state: arrays only. The model and the optimizer are closed over by the step, never stored."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen
+from flax.errors import FlaxError
 from jax.sharding import NamedSharding
 
 from jaxcnn import rng
@@ -35,9 +37,16 @@ class State(NamedTuple):
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
+Init = Callable[[], State]
+
+
 def make_init(
-    model: linen.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, int, int], seed: int, ema: bool = False
-):
+    model: linen.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    seed: int,
+    ema: bool = False,
+) -> Init:
     """``() -> State`` at step 0, a pure function of the seed."""
 
     def init() -> State:
@@ -49,15 +58,15 @@ def make_init(
     return init
 
 
-def abstract_state(init, sharding: NamedSharding) -> State:
+def abstract_state(init: Init, sharding: NamedSharding) -> State:
     """Shapes, dtypes and shardings of the state, with no array made. UsageError when the network refuses the image."""
     try:
         shapes = jax.eval_shape(init)
-    except (TypeError, linen.errors.FlaxError) as error:
+    except (TypeError, FlaxError) as error:
         raise UsageError(f"the network cannot be built: {str(error).splitlines()[0]}") from error
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
 
 
-def born_sharded(init, sharding: NamedSharding) -> State:
+def born_sharded(init: Init, sharding: NamedSharding) -> State:
     """The initial state, made on the devices by one compiled call."""
     return jax.jit(init, out_shardings=sharding)()

@@ -73,8 +73,8 @@ def make_train_step(
         new = {"params": params, "batch_stats": batch_stats}
         ema = {}
         if ema_decay is not None:
-            ema = jax.tree.map(lambda old, now: ema_decay * old + (1 - ema_decay) * now, state.ema, new)
-        grad_norm = optax.global_norm(grads)
+            ema = optax.incremental_update(new, state.ema, 1 - ema_decay)
+        grad_norm = optax.tree.norm(grads)
         sums = {
             **classification_sums(logits_BK, batch["label"]),
             "objective": loss,

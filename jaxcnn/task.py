@@ -93,7 +93,9 @@ def build(config: Config, num_devices: int | None = None) -> Task:
     rows, columns, channels = dataset.image_shape
     size = config.data.image_size
     if size is not None and config.data.fit == "pad" and size < max(rows, columns):
-        raise UsageError(f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use data.fit=resize")
+        raise UsageError(
+            f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use data.fit=resize"
+        )
     image_shape = (rows, columns, channels) if size is None else (size, size, channels)
     model = models.create_model(config.model.name, dataset.num_classes, config.model.dtype, **config.model.overrides)
     optimizer = make_optimizer(config.optimizer)

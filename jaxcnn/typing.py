@@ -15,6 +15,6 @@ Key: TypeAlias = jax.Array
 PyTree: TypeAlias = Any
 Variables: TypeAlias = Mapping[str, PyTree]  # {"params": ..., "batch_stats": ...}, as flax.linen has it
 Batch: TypeAlias = Mapping[str, Array]  # image [B, H, W, C] uint8, label [B] int32, and in evaluation mask [B] bool
-Sums: TypeAlias = Mapping[str, Array]  # totals over examples, never means: they add up over batches and devices
+Sums: TypeAlias = Mapping[str, Any]  # totals over examples, never means: they add up over batches and devices
 Schedule: TypeAlias = Callable[[Array], Array]  # step -> learning rate
 Initializer: TypeAlias = Callable[..., Array]  # (key, shape, dtype) -> array

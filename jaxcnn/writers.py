@@ -107,7 +107,9 @@ def check_tensorboard() -> None:
     try:
         import tensorboardX  # noqa: F401
     except ImportError:
-        raise UsageError("log.tensorboard=True needs the package tensorboardX: pip install 'jaxcnn[tensorboard]'") from None
+        raise UsageError(
+            "log.tensorboard=True needs the package tensorboardX: pip install 'jaxcnn[tensorboard]'"
+        ) from None
 
 
 class Progress:
@@ -134,7 +136,10 @@ class Progress:
             return
         self._told = time.monotonic()
         left = (self._told - self._begin) / max(step - self._start, 1) * (self._total - step)
-        say(f"step {step}/{self._total}  {text}  {_duration(left)} left" + (f"  {_evaluation(evaluated, row)}" if evaluated else ""))
+        say(
+            f"step {step}/{self._total}  {text}  {_duration(left)} left"
+            + (f"  {_evaluation(evaluated, row)}" if evaluated else "")
+        )
 
     def close(self) -> None:
         """Take the bar away."""

@@ -35,7 +35,11 @@ def sample(key: Key, num_images: int, config: AugmentConfig) -> Affine:
     angle = uniform(rotate_key, config.rotate) * (jnp.pi / 180)
     scale = 1 / (1 + uniform(zoom_key, config.zoom))
     shear = uniform(shear_key, config.shear)
-    mirror = jnp.where(jax.random.bernoulli(flip_key, 0.5, (num_images,)), -1.0, 1.0) if config.flip else jnp.ones(num_images)
+    mirror = (
+        jnp.where(jax.random.bernoulli(flip_key, 0.5, (num_images,)), -1.0, 1.0)
+        if config.flip
+        else jnp.ones(num_images)
+    )
     cos, sin = scale * jnp.cos(angle), scale * jnp.sin(angle)
     row_from_row, row_from_column = cos, -sin
     column_from_row, column_from_column = mirror * (sin + shear * cos), mirror * (cos - shear * sin)
@@ -50,7 +54,9 @@ def apply(images_BHWC: Array, choice: Affine) -> Array:
     centre = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)
     grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1).astype(jnp.float32)
     offset = (grid - centre.reshape(1, 1, 2)).reshape(1, height, width, 2)
-    source = jnp.einsum("bij,xhwj->bhwi", choice.matrix, offset) + (choice.shift + centre.reshape(1, 2)).reshape(-1, 1, 1, 2)
+    source = jnp.einsum("bij,xhwj->bhwi", choice.matrix, offset) + (choice.shift + centre.reshape(1, 2)).reshape(
+        -1, 1, 1, 2
+    )
     return jax.vmap(_bilinear)(images_BHWC, source)
 
 

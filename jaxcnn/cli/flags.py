@@ -8,8 +8,9 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from jaxcnn.config import Config, Rule, kind_name, leaves, parse, replace
+from jaxcnn.config import Config, leaves, replace
 from jaxcnn.errors import UsageError
+from jaxcnn.fields import Rule, kind_name, parse
 from jaxcnn.models.registry import overridable
 
 SHORT = {
@@ -42,7 +43,7 @@ class Flags:
         self.define("debug", bool, False, "show tracebacks")
 
     def define(self, name: str, kind: Any, default: Any, help: str) -> None:
-        """Add a flag of a type that ``config.parse`` knows."""
+        """Add a flag of a type that ``fields.parse`` knows."""
         self._kinds[name] = kind
         if kind is bool:
             flags.DEFINE_boolean(name, default, help, flag_values=self.values)
@@ -57,8 +58,8 @@ class Flags:
         for path, (value, kind, rule) in fields.items():
             if path != "experiment":
                 kind = _kind_of(value, kind)
-                allowed = "" if not (rule.choices or rule.allowed() != "a finite number") else f" [{', '.join(rule.choices) or rule.allowed()}]"
-                self.define(path, kind, value, rule.help + allowed)
+                allowed = ", ".join(rule.choices) or rule.bounds()
+                self.define(path, kind, value, rule.help + (f" [{allowed}]" if allowed else ""))
         for short, path in SHORT.items():
             self._short[path] = short
             flags.DEFINE_alias(short, path, flag_values=self.values)
@@ -88,7 +89,12 @@ class Flags:
         table = Table("flag", "type", "default", "meaning", box=None, pad_edge=False)
         for name, kind in self._kinds.items():
             short = f" or --{self._short[name]}" if name in self._short else ""
-            table.add_row(f"--{name}{short}", kind_name(kind), _text(self.values[name].default), str(self.values[name].help).replace("[", r"\["))
+            table.add_row(
+                f"--{name}{short}",
+                kind_name(kind),
+                _text(self.values[name].default),
+                str(self.values[name].help).replace("[", r"\["),
+            )
         console = Console(highlight=False)
         console.width = max(console.width, 150) if not console.is_terminal else console.width
         console.print(table)
@@ -106,7 +112,7 @@ def configure(config: Config, given: Mapping[str, Any]) -> Config:
 
 
 class _Parser(flags.ArgumentParser):
-    """absl's view of ``config.parse``."""
+    """absl's view of ``fields.parse``."""
 
     def __init__(self, kind: Any):
         self.kind = kind

@@ -1,5 +1,6 @@
 """``train EXPERIMENT``: train, or go on with, an experiment."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -8,8 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from jaxcnn import experiment, loop
-from jaxcnn.cli.flags import Flags, Stop, configure
-from jaxcnn.config import Config, difference, from_json
+from jaxcnn.cli.flags import SHORT, Flags, Stop, configure
+from jaxcnn.config import Config, ModelConfig, difference, from_json
 from jaxcnn.errors import UsageError
 from jaxcnn.rundir import RESUME, RunDir
 from jaxcnn.writers import table
@@ -21,16 +22,18 @@ def main(arguments: list[str], stop: Stop) -> int:
     first.define("model", str, "", "")
     first.define("model.name", str, "", "")
     names = [word for word in first.parse(arguments, known_only=True) if not word.startswith("-")]
-    base = _base(names[0] if names else "", first["config"], first["help"])
-    name = first["model"] or first["model.name"]
+    base = original = _base(names[0] if names else "", first["config"], first["help"])
+    name = first["model"] or first["model.name"] or base.model.name
+    if name != base.model.name:  # another network has other fields
+        base = dataclasses.replace(base, model=ModelConfig(name, base.model.dtype))
     flags = _flags()
-    flags.define_config(configure(base, {"model.name": name, "model.overrides": {}} if name else {}))
+    flags.define_config(base)
     rest = flags.parse(arguments)
     if len(rest) > 1:
         raise UsageError(f"train takes one experiment, not {' '.join(map(repr, rest))}")
     given = {path: value for path, value in flags.given().items() if path not in _OWN}
     config = configure(base, given)
-    workdir = flags["workdir"] or default_workdir(base, config)
+    workdir = flags["workdir"] or default_workdir(original, config)
     if flags["resume"] not in RESUME:
         raise UsageError(f"--resume={flags['resume']} must be one of {', '.join(RESUME)}")
     summary = loop.run(config, workdir, resume=flags["resume"], num_devices=flags["num_devices"], stop=stop)
@@ -42,9 +45,17 @@ _OWN = ("workdir", "resume", "num_devices", "config")
 
 
 def _flags() -> Flags:
-    flags = Flags("train EXPERIMENT [--flag=value ...]\n\nEXPERIMENT is one of " + ", ".join(experiment.list_experiments()) + ", or the path of your own .py file.")
-    flags.define("workdir", str | None, None, "run directory; none: runs/EXPERIMENT, with what is changed added to the name")
-    flags.define("resume", str, "auto", "auto: go on from the newest checkpoint, if any; never: refuse one; must: need one")
+    flags = Flags(
+        "train EXPERIMENT [--flag=value ...]\n\nEXPERIMENT is one of "
+        + ", ".join(experiment.list_experiments())
+        + ", or the path of your own .py file."
+    )
+    flags.define(
+        "workdir", str | None, None, "run directory; none: runs/EXPERIMENT, with what is changed added to the name"
+    )
+    flags.define(
+        "resume", str, "auto", "auto: go on from the newest checkpoint, if any; never: refuse one; must: need one"
+    )
     flags.define("num_devices", int | None, None, "devices to use; none: all")
     flags.define("config", str | None, None, "repeat the run of this config.json; other flags change it")
     return flags
@@ -59,7 +70,9 @@ def _base(name: str, path: str | None, help_wanted: bool) -> Config:
             raise UsageError(f"--config={path}: {error.strerror}; it must be the config.json of a run") from None
     if config is None:
         if not help_wanted:
-            raise UsageError(f"train needs an experiment: one of {', '.join(experiment.list_experiments())}, or the path of a .py file")
+            raise UsageError(
+                f"train needs an experiment: one of {', '.join(experiment.list_experiments())}, or the path of a .py file"
+            )
         return Config(epochs=1)
     return config
 
@@ -68,16 +81,25 @@ def default_workdir(base: Config, config: Config) -> pathlib.Path:
     """``runs/EXPERIMENT``, or ``runs/EXPERIMENT-seed=1-steps=10``: the same command always finds its run again."""
     name = pathlib.Path(base.experiment or "run").stem
     changes = {
-        path: new for path, (_, new, rule) in sorted(difference(base, config).items()) if rule.on_resume != "silent" and new is not None
+        path: new
+        for path, (_, new, rule) in sorted(difference(base, config).items())
+        if rule.on_resume != "silent" and new is not None
     }
-    suffix = "".join(f"-{path.rpartition('.')[2]}={_word(value)}" for path, value in changes.items())
+    short = {path: flag for flag, path in SHORT.items()}
+    suffix = "".join(f"-{short.get(path) or path.rpartition('.')[2]}={_word(value)}" for path, value in changes.items())
     if len(suffix) > 80:
         suffix = "-" + hashlib.sha256(json.dumps(changes, sort_keys=True, default=str).encode()).hexdigest()[:12]
     return pathlib.Path("runs") / (name + suffix)
 
 
 def _word(value: Any) -> str:
-    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = (
+        ",".join(map(_word, value))
+        if isinstance(value, tuple)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
     return "".join(c if c.isalnum() or c in ".,+-_" else "_" for c in text)
 
 

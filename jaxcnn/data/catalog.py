@@ -37,8 +37,18 @@ class Dataset:
 CATALOG = {
     dataset.name: dataset
     for dataset in (
-        Dataset("digits", (8, 8, 1), _DIGITS, (0.3053,), (0.3760,), "ours", "1,797 handwritten digits (UCI, scikit-learn's copy)"),
-        Dataset("mnist", (28, 28, 1), _DIGITS, (0.1307,), (0.3081,), "tfds", "70,000 handwritten digits (LeCun et al. 1998)"),
+        Dataset(
+            "digits",
+            (8, 8, 1),
+            _DIGITS,
+            (0.3053,),
+            (0.3760,),
+            "ours",
+            "1,797 handwritten digits (UCI, scikit-learn's copy)",
+        ),
+        Dataset(
+            "mnist", (28, 28, 1), _DIGITS, (0.1307,), (0.3081,), "tfds", "70,000 handwritten digits (LeCun et al. 1998)"
+        ),
         Dataset("fake", (32, 32, 1), _DIGITS, (0.5,), (0.25,), "synthetic", "512 + 100 synthetic images, for tests"),
     )
 }

@@ -6,6 +6,7 @@ harder than a random split.
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -39,7 +40,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, start: int, stop: int | None) -> Iterator[tuple[int, dict]]:
         from sklearn.datasets import load_digits  # slow to import, and needed once
 
-        digits = load_digits()
+        digits: Any = load_digits()
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
         for index in range(start, len(images) if stop is None else stop):
             png = io.BytesIO()  # encoded here: TFDS would call TensorFlow to encode an array

@@ -47,4 +47,7 @@ class Resident:
 
 
 def _gather(images: Array, labels: Array, index_B: Array) -> dict[str, Array]:
-    return {"image": jnp.take(images, index_B, axis=0, mode="clip"), "label": jnp.take(labels, index_B, axis=0, mode="clip")}
+    return {
+        "image": jnp.take(images, index_B, axis=0, mode="clip"),
+        "label": jnp.take(labels, index_B, axis=0, mode="clip"),
+    }

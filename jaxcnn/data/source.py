@@ -64,10 +64,29 @@ def fit(images: np.ndarray, size: int | None, how: str) -> np.ndarray:
     if how == "pad":
         top, left = size - rows, size - columns
         if top < 0 or left < 0:
-            raise UsageError(f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use data.fit=resize")
+            raise UsageError(
+                f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use data.fit=resize"
+            )
         halves = ((0, 0), (top // 2, top - top // 2), (left // 2, left - left // 2), (0, 0))
         return np.pad(images, halves)
     return np.stack([_as_array(_as_image(image).resize((size, size), Image.Resampling.BICUBIC)) for image in images])
+
+
+def read_image(path: pathlib.Path, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """An image file as the dataset would hold it: uint8 of ``image_shape``, resized (bicubic) when it has another size.
+
+    Raises:
+      DataError: the file cannot be read or is no image; names it.
+    """
+    rows, columns, channels = image_shape
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    image = decode(data, channels, str(path))
+    if image.shape[:2] == (rows, columns):
+        return image
+    return _as_array(_as_image(image).resize((columns, rows), Image.Resampling.BICUBIC))
 
 
 def decode(data: bytes, channels: int, what: str) -> np.ndarray:
@@ -138,7 +157,9 @@ def _instructions(sizes: dict[str, int], split: str) -> list[tuple[str, int, int
         ) from None
     spans = [(p.splitname, p.from_ or 0, sizes[p.splitname] if p.to is None else p.to) for p in parts]
     if sum(stop - start for _, start, stop in spans) < 1:
-        raise UsageError(f"split={split!r} holds no example; the splits are {', '.join(f'{k} ({n:,})' for k, n in sizes.items())}")
+        raise UsageError(
+            f"split={split!r} holds no example; the splits are {', '.join(f'{k} ({n:,})' for k, n in sizes.items())}"
+        )
     return spans
 
 
@@ -167,6 +188,8 @@ def _decode_split(dataset: Dataset, files: list[pathlib.Path], num_examples: int
     from array_record.python.array_record_module import ArrayRecordReader
     from tensorflow_datasets.proto import tf_example_pb2
 
+    parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]  (made at import)
+
     records: list[tuple[str, bytes]] = []
     for path in files:
         try:
@@ -174,7 +197,9 @@ def _decode_split(dataset: Dataset, files: list[pathlib.Path], num_examples: int
             records += [(f"{path}: record {i}", record) for i, record in enumerate(reader.read_all())]
             reader.close()
         except (OSError, RuntimeError, ValueError, IndexError) as error:
-            raise DataError(f"{path}: damaged ArrayRecord file ({str(error).splitlines()[0]}); prepare it again") from None
+            raise DataError(
+                f"{path}: damaged ArrayRecord file ({str(error).splitlines()[0]}); prepare it again"
+            ) from None
     if len(records) != num_examples:
         raise DataError(f"{files[0].parent}: {len(records)} records, but dataset_info.json promises {num_examples}")
     images = np.empty((num_examples, *dataset.image_shape), np.uint8)
@@ -183,7 +208,7 @@ def _decode_split(dataset: Dataset, files: list[pathlib.Path], num_examples: int
     def decode_one(position: int) -> None:
         what, record = records[position]
         try:
-            features = tf_example_pb2.Example.FromString(record).features.feature
+            features = parse(record).features.feature
             data, label = features["image"].bytes_list.value[0], features["label"].int64_list.value[0]
         except (IndexError, ValueError, TypeError) as error:  # protobuf's DecodeError is a ValueError
             raise DataError(f"{what}: not an image with a label ({error})") from None
@@ -209,14 +234,14 @@ def _read_cache(path: pathlib.Path, dataset: Dataset, num_examples: int) -> Exam
     size = num_examples * int(np.prod(dataset.image_shape))
     if flat.dtype != np.uint8 or flat.shape != (size + 4 * num_examples + 4,):
         return None
-    if zlib.crc32(flat[:-4]) != int(flat[-4:].view("<u4")[0]):
+    if zlib.crc32(flat[:-4].data) != int(flat[-4:].view("<u4")[0]):
         return None
     return Examples(flat[:size].reshape(num_examples, *dataset.image_shape), flat[size:-4].view("<i4").astype(np.int32))
 
 
 def _write_cache(path: pathlib.Path, examples: Examples) -> None:
     flat = np.concatenate([examples.images.ravel(), examples.labels.astype("<i4").view(np.uint8)])
-    crc = np.array([zlib.crc32(flat)], "<u4").view(np.uint8)
+    crc = np.array([zlib.crc32(flat.data)], "<u4").view(np.uint8)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:

@@ -40,8 +40,10 @@ class LeNet5(linen.Module):
         x = nn.avg_pool2d(x, 2)  # 5
         x = f(conv(120, "conv3")(x))  # 1
         if x.shape[1:3] != (1, 1):
-            rows, columns = x.shape[1:3]
-            raise UsageError(f"layer conv3: its maps are {rows}x{columns}, but fc1 takes 1x1; lenet5 needs 32x32 images (--image_size=32)")
+            size = "x".join(map(str, x.shape[1:3]))
+            raise UsageError(
+                f"layer conv3: its maps are {size}, but fc1 takes 1x1; it needs 32x32 images (--image_size=32)"
+            )
         x = x.reshape(x.shape[0], -1)
         x = f(nn.Dense(84, dtype=self.dtype, name="fc1")(x))
         x = nn.Dropout(self.dropout_rate)(x, train)
@@ -110,7 +112,10 @@ class LeNet5of1998(linen.Module):
         x = Subsampling(dtype=dtype, name="S4")(x)
         x = f(nn.Conv(120, 5, kernel_init=init, dtype=dtype, name="C5")(x))
         if x.shape[1:3] != (1, 1):
-            raise UsageError(f"layer C5: its maps are {x.shape[1]}x{x.shape[2]}, but F6 takes 1x1; lenet5_1998 needs 32x32 images (--image_size=32)")
+            size = "x".join(map(str, x.shape[1:3]))
+            raise UsageError(
+                f"layer C5: its maps are {size}, but F6 takes 1x1; it needs 32x32 images (--image_size=32)"
+            )
         x = f(nn.Dense(84, kernel_init=init, dtype=dtype, name="F6")(x.reshape(x.shape[0], -1)))
         distance = x.astype(jnp.float32)[:, None, :] - jnp.asarray(digit_bitmaps()[None, : self.num_classes])
         return -jnp.sum(jnp.square(distance), axis=-1)
@@ -141,7 +146,9 @@ class SparseConv(linen.Module):
         fan_in = 25 * _C3_CONNECTIONS.sum(axis=0)[target]  # the target of a connection has 3, 4 or 6 of them
 
         def kernel_init(key: Key, shape: tuple[int, ...]) -> Array:
-            return jax.random.uniform(key, shape, jnp.float32, -1, 1) * jnp.asarray(2.4 / fan_in, jnp.float32).reshape(1, 1, -1)
+            return jax.random.uniform(key, shape, jnp.float32, -1, 1) * jnp.asarray(2.4 / fan_in, jnp.float32).reshape(
+                1, 1, -1
+            )
 
         kernel = self.param("kernel", kernel_init, (5, 5, len(source)))
         bias = self.param("bias", nn.init.zeros, (16,)).astype(self.dtype)

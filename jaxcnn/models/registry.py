@@ -43,9 +43,14 @@ def register_model(name: str, *, input_shape: tuple[int, int, int], **fields: An
     def register(module: M) -> M:
         annotations = {field.name for field in dataclasses.fields(module)}
         if missing := {"num_classes", "dtype"} - annotations:
-            raise UsageError(f"model {name!r}: class {module.__name__} must have the fields {', '.join(sorted(missing))}")
+            raise UsageError(
+                f"model {name!r}: class {module.__name__} must have the fields {', '.join(sorted(missing))}"
+            )
         old = _REGISTRY.get(name)
-        if old is not None and (old.module.__qualname__, old.module.__module__) != (module.__qualname__, module.__module__):
+        if old is not None and (old.module.__qualname__, old.module.__module__) != (
+            module.__qualname__,
+            module.__module__,
+        ):
             raise UsageError(f"model name {name!r} is taken by {old.module.__name__}; choose another")
         _REGISTRY[name] = Entry(name, module, fields, input_shape)
         return module
@@ -74,7 +79,9 @@ def create_model(name: str, num_classes: int, dtype: str = "float32", **override
     for field, value in overrides.items():
         if field not in allowed:
             listed = ", ".join(allowed) or "none"
-            raise UsageError(f"model.{field}={value!r}: {name} has no field {field!r}; its fields are {listed}{nearest(field, allowed)}")
+            raise UsageError(
+                f"model.{field}={value!r}: {name} has no field {field!r}; its fields are {listed}{nearest(field, allowed)}"
+            )
     return entry.module(**{**entry.fields, **overrides}, num_classes=num_classes, dtype=_DTYPES[dtype])
 
 
@@ -88,8 +95,14 @@ def find(name: str) -> Entry:
 def overridable(name: str) -> dict[str, tuple[type, Any]]:
     """``{field: (type, value in this variant)}`` for the fields that may be overridden."""
     entry = find(name)
-    values = {f.name: entry.fields.get(f.name, f.default) for f in dataclasses.fields(entry.module) if f.name not in _OF_LINEN}
-    return {field: (type(value), value) for field, value in values.items() if isinstance(value, bool | int | float | str | tuple)}
+    values = {
+        f.name: entry.fields.get(f.name, f.default) for f in dataclasses.fields(entry.module) if f.name not in _OF_LINEN
+    }
+    return {
+        field: (type(value), value)
+        for field, value in values.items()
+        if isinstance(value, bool | int | float | str | tuple)
+    }
 
 
 def input_shape(name: str) -> tuple[int, int, int]:

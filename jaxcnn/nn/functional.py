@@ -49,7 +49,7 @@ def conv_output_size(size: int, kernel_size: int, stride: int = 1, padding: Axis
     extent = dilation * (kernel_size - 1) + 1
     if size + before + after < extent:
         raise UsageError(
-            f"conv_output_size: input size {size} with padding {before} + {after} is smaller than the kernel's extent "
+            f"input size {size} with padding {before} + {after} is smaller than the kernel's extent "
             f"{extent}; use a larger image, more padding or a smaller kernel"
         )
     return (size - extent + before + after + stride) // stride
@@ -257,11 +257,18 @@ def _blocks(x: Array, window: Pair) -> Array:
 
 
 def _reduce_window(x: Array, initial: float, reduce, window: Pair, stride: Pair | None, padding: Padding) -> Array:
-    (rows, columns), (stride_h, stride_w), pads = _pair(window), _pair(window if stride is None else stride), _padding(padding)
+    (rows, columns), (stride_h, stride_w), pads = (
+        _pair(window),
+        _pair(window if stride is None else stride),
+        _padding(padding),
+    )
     if x.ndim != 4:
         raise UsageError(f"pooling: x of shape {x.shape} must be [B, H, W, C]")
-    conv_output_size(x.shape[1], rows, stride_h, pads[0])
-    conv_output_size(x.shape[2], columns, stride_w, pads[1])
+    try:
+        conv_output_size(x.shape[1], rows, stride_h, pads[0])
+        conv_output_size(x.shape[2], columns, stride_w, pads[1])
+    except UsageError as error:
+        raise UsageError(f"pooling of x {x.shape} with window={window}: {error}") from error
     return lax.reduce_window(
         x,
         jnp.array(initial, x.dtype),

@@ -1,6 +1,7 @@
 """Initialisers, named after the paper that states them."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ def fan_in(shape: tuple[int, ...]) -> int:
     return math.prod(shape[:-1])
 
 
-def lecun_uniform_1998(key: Key, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+def lecun_uniform_1998(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """Uniform in +-2.4 / F with F the number of inputs of a unit (LeCun et al. 1998, Appendix A)."""
     bound = 2.4 / fan_in(shape)
     return jax.random.uniform(key, shape, dtype, -bound, bound)

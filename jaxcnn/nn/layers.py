@@ -8,9 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen
 
+import jaxcnn.nn.functional as F
+import jaxcnn.nn.init as init
 from jaxcnn.errors import UsageError
-from jaxcnn.nn import functional as F
-from jaxcnn.nn import init
 from jaxcnn.typing import Array, Initializer
 
 
@@ -32,7 +32,9 @@ class Conv(linen.Module):
     def __call__(self, x: Array) -> Array:
         kh, kw = (self.kernel_size,) * 2 if isinstance(self.kernel_size, int) else self.kernel_size
         if x.ndim != 4 or x.shape[3] % self.groups:
-            raise UsageError(f"layer {self.name}: input of shape {x.shape} must be [B, H, W, C], C divisible by groups={self.groups}")
+            raise UsageError(
+                f"layer {self.name}: input of shape {x.shape} must be [B, H, W, C], C divisible by groups={self.groups}"
+            )
         kernel = self.param("kernel", self.kernel_init, (kh, kw, x.shape[3] // self.groups, self.features))
         bias = self.param("bias", self.bias_init, (self.features,)).astype(self.dtype) if self.use_bias else None
         try:

@@ -1,0 +1,55 @@
+"""``eval RUN_DIR``: the exact metrics of a run's checkpoint on a split."""
+
+import json
+
+from rich.console import Console
+
+from jaxcnn import mesh as meshes
+from jaxcnn.cli import saved
+from jaxcnn.cli.flags import Flags, Stop, configure
+from jaxcnn.errors import UsageError
+from jaxcnn.evaluate import evaluate
+from jaxcnn.rundir import RunDir
+from jaxcnn.writers import table
+
+
+def main(arguments: list[str], stop: Stop) -> int:
+    """Evaluate and print a table, or JSON."""
+    flags = Flags("eval RUN_DIR [--flag=value ...]")
+    flags.define("split", str | None, None, "examples, in TFDS syntax; none: the run's own evaluation split")
+    flags.define("data_dir", str | None, None, "directory of prepared TFDS datasets; none: the run's")
+    flags.define("batch_size", int, 512, "examples per step; the result does not depend on it")
+    flags.define("json", bool, False, "print JSON")
+    saved.define_flags(flags)
+    rest = flags.parse(arguments)
+    if len(rest) != 1:
+        raise UsageError(f"eval takes one run directory, not {' '.join(rest) or 'none'}")
+    run_dir = RunDir(rest[0])
+    config = saved.read_config(run_dir, flags)
+    changes = {"data.eval_batch_size": flags["batch_size"]}
+    changes |= {"data.eval_split": flags["split"]} if flags["split"] is not None else {}
+    changes |= {"data.data_dir": flags["data_dir"]} if flags["data_dir"] is not None else {}
+    config = configure(config, changes)
+    task, state = saved.open_state(run_dir, config, flags["checkpoint"])
+    split = config.data.eval_split
+    num_examples = task.num_examples(split)
+    batches = task.load(split).eval_batches(meshes.round_up(config.data.eval_batch_size, task.mesh))
+    metrics = evaluate(task.eval_step(), state.variables(), batches, num_examples)
+    result = {
+        "run": str(run_dir.path),
+        "step": int(state.step),
+        "split": split,
+        "num_examples": num_examples,
+        **metrics,
+    }
+    if flags["json"]:
+        print(json.dumps(result, indent=2))
+        return 0
+    rows = {
+        "split": f"{split} of {config.data.dataset}, {num_examples:,} images",
+        "accuracy": f"{metrics['eval_accuracy']:.2%}  (error {1 - metrics['eval_accuracy']:.2%})",
+        "top-5 accuracy": f"{metrics['eval_top5_accuracy']:.2%}",
+        "loss": f"{metrics['eval_loss']:.4f}",
+    }
+    Console(highlight=False).print(table(f"{rest[0]}, step {int(state.step):,}", rows))
+    return 0

@@ -1,0 +1,97 @@
+"""``predict RUN_DIR IMAGES...``: the most likely classes of image files."""
+
+import csv
+import json
+import pathlib
+import sys
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jaxcnn import mesh as meshes
+from jaxcnn.cli import saved
+from jaxcnn.cli.flags import Flags, Stop
+from jaxcnn.data import source
+from jaxcnn.errors import UsageError
+from jaxcnn.rundir import RunDir
+
+_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
+_FORMATS = ("table", "csv", "json")
+_BATCH = 256
+
+
+def main(arguments: list[str], stop: Stop) -> int:
+    """Classify each file and print its top classes as a table, CSV or JSON."""
+    flags = Flags(
+        "predict RUN_DIR IMAGES... [--flag=value ...]\n\nIMAGES are image files, or folders that are searched for them."
+    )
+    flags.define("top", int, 3, "classes per image")
+    flags.define("format", str, "table", "table, csv or json")
+    flags.define(
+        "invert", bool, False, "swap black and white, e.g. for ink on paper and a network trained on white strokes"
+    )
+    saved.define_flags(flags)
+    rest = flags.parse(arguments)
+    if len(rest) < 2:
+        raise UsageError("predict takes a run directory and at least one image file or folder")
+    if flags["format"] not in _FORMATS:
+        raise UsageError(f"--format={flags['format']} must be one of {', '.join(_FORMATS)}")
+    if flags["top"] < 1:
+        raise UsageError(f"--top={flags['top']} must be >= 1")
+    files = find_images(rest[1:])
+    run_dir = RunDir(rest[0])
+    task, state = saved.open_state(run_dir, saved.read_config(run_dir, flags), flags["checkpoint"])
+
+    data = task.config.data
+    images = np.stack([source.read_image(file, task.dataset.image_shape) for file in files])
+    images = source.fit(255 - images if flags["invert"] else images, data.image_size, data.fit)
+    predict, size = task.predict_step(), meshes.round_up(min(_BATCH, len(files)), task.mesh)
+    padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), np.uint8)])
+    chances = [
+        np.asarray(predict(state.variables(), padded[start : start + size])) for start in range(0, len(padded), size)
+    ]
+    names = task.dataset.class_names
+    results = []
+    for file, chance in zip(files, np.concatenate(chances), strict=False):
+        order = np.argsort(-chance, kind="stable")[: flags["top"]]
+        results.append((str(file), [(names[k], float(chance[k])) for k in order]))
+    _print(results, flags["format"])
+    return 0
+
+
+def find_images(arguments: list[str]) -> list[pathlib.Path]:
+    """The files that are named, and those with an image's ending in the folders that are; UsageError when there is none."""
+    files: list[pathlib.Path] = []
+    for argument in arguments:
+        path = pathlib.Path(argument)
+        if not path.exists():
+            raise UsageError(f"{argument}: there is no such file or folder")
+        found = (
+            sorted(f for f in path.rglob("*") if f.suffix.lower() in _ENDINGS and f.is_file())
+            if path.is_dir()
+            else [path]
+        )
+        if not found:
+            raise UsageError(f"{argument}: no image in this folder (looked for {', '.join(sorted(_ENDINGS))})")
+        files += found
+    return files
+
+
+def _print(results: list[tuple[str, list[tuple[str, float]]]], how: str) -> None:
+    if how == "json":
+        listed = [
+            {"image": file, "top": [{"class": name, "probability": p} for name, p in top]} for file, top in results
+        ]
+        print(json.dumps(listed, indent=2))
+    elif how == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["image", "rank", "class", "probability"])
+        writer.writerows(
+            [file, rank, name, f"{p:.6f}"] for file, top in results for rank, (name, p) in enumerate(top, 1)
+        )
+    else:
+        table = Table("image", *(f"{rank}." for rank in range(1, len(results[0][1]) + 1)), box=None, pad_edge=False)
+        for file, top in results:
+            table.add_row(file, *(f"{name} {p:.1%}" for name, p in top))
+        Console(highlight=False).print(table)

@@ -1,0 +1,49 @@
+"""The suite runs strict: warnings are errors, dtypes and ranks are never promoted silently, and there are 8 devices."""
+
+import os
+import pathlib
+import tempfile
+
+# Before jax is imported: a cache of its own for the session, and eight fake devices on the CPU.
+_CACHE = tempfile.TemporaryDirectory(prefix="jaxcnn-test-")
+os.environ["JAXCNN_CACHE"] = _CACHE.name
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("NPROC", "2")
+
+from jaxcnn import environment  # noqa: E402
+
+environment.prepare()
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from jaxcnn.config import AugmentConfig, CheckpointConfig, Config, DataConfig, LogConfig, ModelConfig  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture
+def shared_tfds() -> str:
+    """A directory with prepared mnist and cifar10, where there is one."""
+    path = SHARED / "tfds"
+    if not path.is_dir():
+        pytest.skip("no prepared datasets at ../shared/tfds")
+    return str(path)
+
+
+@pytest.fixture
+def tiny() -> Config:
+    """A run of 12 steps on synthetic images, saved every 4, with everything random switched on."""
+    return Config(
+        steps=12,
+        model=ModelConfig("lenet5", overrides={"dropout_rate": 0.2}),
+        data=DataConfig("fake", batch_size=16, eval_batch_size=40),
+        augment=AugmentConfig(shift=2, rotate=10),
+        checkpoint=CheckpointConfig(every=4),
+        log=LogConfig(every=3, eval_every=6, plots=False),
+    )

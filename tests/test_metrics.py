@@ -1,0 +1,75 @@
+"""Losses, metrics and evaluation: exact sums, whatever the batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxcnn import evaluate, metrics
+from jaxcnn import mesh as meshes
+from jaxcnn.config import replace
+from jaxcnn.losses import cross_entropy
+from jaxcnn.state import born_sharded
+from jaxcnn.task import build
+
+RNG = np.random.default_rng(0)
+LOGITS, LABELS = RNG.normal(size=(20, 7)).astype(np.float32), RNG.integers(0, 7, 20).astype(np.int32)
+
+
+def test_cross_entropy_is_minus_log_probability():
+    p = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
+    np.testing.assert_allclose(cross_entropy(LOGITS, LABELS), -np.log(p[np.arange(20), LABELS]), rtol=1e-5)
+    target = 0.9 * np.eye(7)[LABELS] + 0.1 / 7
+    np.testing.assert_allclose(cross_entropy(LOGITS, LABELS, 0.1), -(target * np.log(p)).sum(1), rtol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=6, max_size=6), st.integers(0, 5))
+def test_rank_breaks_ties_as_argmax(values, label):
+    logits = np.array([values], np.float32)
+    expected = sorted(range(6), key=lambda k: (-logits[0, k], k)).index(label)
+    assert int(metrics.label_rank(jnp.asarray(logits), jnp.array([label], jnp.int32))[0]) == expected
+    assert (int(np.argmax(logits)) == label) == (expected == 0)
+
+
+def test_nan_logits_are_never_right():
+    logits = jnp.full((1, 3), jnp.nan)
+    assert float(metrics.classification_sums(logits, jnp.array([0]))["accuracy"]) == 0
+
+
+def test_masked_rows_do_not_count():
+    mask = np.arange(20) % 3 != 0
+    logits = np.where(mask[:, None], LOGITS, np.nan)
+    sums = metrics.classification_sums(jnp.asarray(logits), jnp.asarray(LABELS), jnp.asarray(mask))
+    expected = metrics.classification_sums(LOGITS[mask], LABELS[mask])
+    for name in sums:
+        np.testing.assert_allclose(sums[name], expected[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 40, 64, 100, 1000])
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_evaluation_is_exact_for_any_batch_and_device_count(tiny, batch_size, num_devices):
+    task = build(replace(tiny, {"data.eval_batch_size": batch_size}), num_devices)
+    variables = born_sharded(task.init, meshes.everywhere(task.mesh)).variables()
+    test = task.load("test")
+    batches = test.eval_batches(meshes.round_up(batch_size, task.mesh))
+    result = evaluate.evaluate(task.eval_step(), variables, batches, 100)
+    images, labels = np.asarray(test._images), np.asarray(test._labels)
+    logits = task.model.apply(variables, task.normalise()(images))
+    assert result["eval_accuracy"] == np.mean(np.argmax(logits, axis=1) == labels)
+    np.testing.assert_allclose(result["eval_loss"], np.mean(cross_entropy(logits, labels)), rtol=1e-5)
+    chances = evaluate.probabilities(
+        task.predict_step(), variables, test.eval_batches(meshes.round_up(batch_size, task.mesh))
+    )
+    np.testing.assert_allclose(chances, jax.nn.softmax(logits), rtol=1e-3, atol=1e-6)
+
+
+def test_evaluation_notices_a_lost_example(tiny):
+    task = build(tiny, 1)
+    variables = born_sharded(task.init, meshes.everywhere(task.mesh)).variables()
+    batches = list(task.load("test").eval_batches(40))
+    with pytest.raises(AssertionError, match="80 of 100"):
+        evaluate.evaluate(task.eval_step(), variables, batches[:2], 100)
+    assert evaluate.evaluate(task.eval_step(), variables, batches, 100, stop=lambda: True) == {}
