@@ -7,7 +7,6 @@
 #
 # PYTHON chooses the interpreter (3.11 or newer); JAXCNN_EXTRAS adds optional parts, e.g. JAXCNN_EXTRAS=cuda13.
 set -euo pipefail
-cd_from=$PWD
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=$root/.venv
 python=$venv/bin/python
@@ -28,20 +27,13 @@ find_python() {
     exit 2
 }
 
-# setup EXTRAS: (re)install when the stamp does not show this pyproject.toml with at least these extras.
+# setup EXTRAS: install, unless the stamp shows this pyproject.toml with these extras. Extras once installed stay.
 setup() {
-    local extras=$1 stamp=$venv/.jaxcnn-installed sum want have=""
-    sum=$(cksum <"$root/pyproject.toml")
+    local stamp=$venv/.jaxcnn-installed sum have="" want
+    sum=$({ echo "$root"; cat "$root/pyproject.toml"; } | cksum)
     [ -f "$stamp" ] && have=$(<"$stamp")
-    want=$extras
-    if [ "${have%%|*}" = "$sum" ]; then
-        local installed=",${have#*|}," extra missing=""
-        for extra in ${extras//,/ }; do
-            [[ $installed == *",$extra,"* ]] || missing=1
-        done
-        [ -z "$missing" ] && return
-        want=${have#*|},$extras
-    fi
+    want=$(tr ',' '\n' <<<"${have#*|},$1" | sed '/^$/d' | sort -u | paste -sd, -)
+    [ "$have" = "$sum|$want" ] && return
     exec 9>"$root/.venv.lock"
     flock 9 2>/dev/null || true # two first starts at once: the second waits
     [ -f "$stamp" ] && [ "$(<"$stamp")" != "$have" ] && { exec 9>&-; setup "$1"; return; }
@@ -51,7 +43,6 @@ setup() {
         echo "jaxcnn: making .venv with $("$base" --version)" >&2
         "$base" -m venv --clear "$venv"
     fi
-    want=$(tr ',' '\n' <<<"$want" | sed '/^$/d' | sort -u | paste -sd, -)
     echo "jaxcnn: installing the package and what it needs${want:+ [$want]} (a minute or two)" >&2
     if command -v nvidia-smi >/dev/null && [[ $want != *cuda* ]]; then
         echo "jaxcnn: there is an NVIDIA GPU; JAXCNN_EXTRAS=cuda13 ./launch.sh installs JAX for it" >&2

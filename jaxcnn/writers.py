@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import pathlib
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -165,6 +164,7 @@ class Journal:
         self._num_examples = num_examples
         self._on_device: list[tuple[int, Sums]] = []
         self._rows: list[dict[str, float]] = []
+        self._rate = 0.0
         self.restart_clock()
 
     def record(self, step: int, sums: Sums) -> None:
@@ -234,7 +234,7 @@ class Journal:
 @functools.cache
 def console() -> Console:
     """Standard error, shared by lines and bar so that they do not overwrite each other."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:

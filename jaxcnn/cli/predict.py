@@ -91,7 +91,10 @@ def _print(results: list[tuple[str, list[tuple[str, float]]]], how: str) -> None
             [file, rank, name, f"{p:.6f}"] for file, top in results for rank, (name, p) in enumerate(top, 1)
         )
     else:
-        table = Table("image", *(f"{rank}." for rank in range(1, len(results[0][1]) + 1)), box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        table.add_column("image", overflow="fold")
+        for rank in range(1, len(results[0][1]) + 1):
+            table.add_column(f"{rank}.", no_wrap=True)
         for file, top in results:
             table.add_row(file, *(f"{name} {p:.1%}" for name, p in top))
         Console(highlight=False).print(table)

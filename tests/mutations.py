@@ -1,0 +1,84 @@
+"""Break the code in one place, see the named test fail, for each law: `python tests/mutations.py [WORD]`.
+
+Each row is a file, a piece of it, what replaces it, and the test that must then fail. The work is done in a copy. The
+script ends 1 when a test survives its mutation, or when a row no longer fits the code.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+ROWS = [
+    # floors
+    ("jaxcnn/losses.py", "import jax\n", "import jax\n\nimport jaxcnn.optim\n", "test_laws.py::test_imports_look_down"),
+    ("jaxcnn/tree.py", "import hashlib\n", "import hashlib\n\nimport jaxcnn.loop\n", "test_laws.py::test_imports_look_down"),
+    ("jaxcnn/typing.py", "import jax\n", "import jax\n\nimport jaxcnn.rng\n", "test_laws.py::test_there_is_no_import_cycle"),
+    # purity
+    ("jaxcnn/rng.py", "key(seed)", "key(__import__('random').getrandbits(31))", "test_laws.py::test_purity_same_config_same_digest"),
+    ("jaxcnn/step.py", 'rng.key(seed, "dropout", state.step)', 'rng.key(seed, "dropout", 0)', "test_laws.py::test_golden_first_losses"),
+    ("jaxcnn/data/resident.py", "in range(start, 2**62", "in range(0, 2**62", "test_laws.py::test_purity_stop_and_resume_equals_never_having_stopped"),
+    ("jaxcnn/data/order.py", "position = step * batch_size + ", "position = ", "test_laws.py::test_purity_stop_and_resume_equals_never_having_stopped"),
+    ("jaxcnn/checkpoint.py", "return state, meta\n\n\ndef", "return state._replace(opt_state=jax.tree.map(lambda x: x * 0, state.opt_state)), meta\n\n\ndef", "test_laws.py::test_purity_stop_and_resume_equals_never_having_stopped"),
+    ("jaxcnn/writers.py", 'if row["step"] <= step]', "]", "test_laws.py::test_purity_stop_and_resume_equals_never_having_stopped"),
+    ("jaxcnn/data/resident.py", "self._put(index_B.astype(np.int32)))\n\n    def eval", "self._put((index_B + len(self._rows.device_set)).astype(np.int32)))\n\n    def eval", "test_laws.py::test_purity_one_and_eight_devices_agree"),
+    # counts
+    ("jaxcnn/models/lenet.py", 'conv(16, "conv2")', 'conv(15, "conv2")', "test_models.py::test_counts"),
+    ("jaxcnn/models/lenet.py", "[0, 0, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 1, 1, 0, 1]", "[0, 0, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 1]", "test_models.py::test_lenet5_1998_has_the_papers_layers"),
+    ("jaxcnn/complexity.py", "math.prod(left.shape[axis] for axis in contracted)", "1", "test_models.py::test_counts"),
+    # golden
+    ("jaxcnn/nn/init.py", "initializers.glorot_uniform()", "initializers.glorot_normal()", "test_laws.py::test_golden_first_losses"),
+    ("jaxcnn/losses.py", "log_p_BK = jax.nn.log_softmax(", "log_p_BK = 1.001 * jax.nn.log_softmax(", "test_laws.py::test_golden_first_losses"),
+    # experiments
+    ("experiments/mlp_mnist.py", '"mlp"', '"lenet5"', "test_laws.py::test_every_experiment_builds_and_makes_a_step"),
+    ("experiments/lenet_mnist.py", "image_size=32", "image_size=28", "test_laws.py::test_every_experiment_builds_and_makes_a_step"),
+    # exact evaluation
+    ("jaxcnn/data/order.py", "range(0, num_examples, batch_size)", "range(0, num_examples - batch_size + 1, batch_size)", "test_metrics.py::test_evaluation_is_exact_for_any_batch_and_device_count"),
+    ("jaxcnn/metrics.py", "jnp.sum(real_B & (rank_B < 1)", "jnp.sum((rank_B < 1)", "test_metrics.py::test_evaluation_is_exact_for_any_batch_and_device_count"),
+    # believing a checkpoint
+    ("jaxcnn/checkpoint.py", 'tree.digest(state._asdict()) != meta.digest', "False", "test_checkpoint.py::test_a_flipped_bit_in_an_array_is_found"),
+    ("jaxcnn/checkpoint.py", "sealed(meta)[\"seal\"] == seal", "True", "test_checkpoint.py::test_an_altered_description_is_found"),
+    ("jaxcnn/tree.py", "return total(bits * (2 * index + 1)), total(bits * ((mixed ^ (mixed >> 12)) | 1))", "return total(bits), total(bits)", "test_checkpoint.py::test_digest_sees_every_bit"),
+    # layers
+    ("jaxcnn/nn/functional.py", "(p + 1) // 2, p // 2", "p // 2, (p + 1) // 2", "test_functional.py::test_total_padding_puts_the_odd_row_on_top"),
+    ("jaxcnn/nn/layers.py", "batch_variance * (count / max(count - 1, 1))", "batch_variance", "test_functional.py::test_batch_norm_layer_moves_its_statistics_as_torch_does"),
+    # a NaN is never saved; a stop is heard
+    ("jaxcnn/writers.py", 'not row.pop("finite")', 'row.pop("finite") is None', "test_cli.py::test_nan_ends_with_5_at_its_step_and_is_not_saved"),
+    ("jaxcnn/cli/train.py", "stop=stop)", "stop=lambda: False)", "test_kill.py::test_sigterm_and_ctrl_c_save_and_end_with_75"),
+    ("jaxcnn/loop.py", "journal.fetch()\n", "journal.fetch() if not due(done, save_every) else None\n", "test_kill.py::test_sigkill_at_ten_random_moments"),
+    # nothing is created by bad input
+    ("jaxcnn/loop.py", "    task = build(config, num_devices)\n", "    os.makedirs(workdir, exist_ok=True)\n    task = build(config, num_devices)\n", "test_cli.py::test_bad_input_is_one_line_and_leaves_nothing"),
+]  # fmt: skip
+
+
+def main() -> int:
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    rows = [row for row in ROWS if word in "".join(row)]
+    failures = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = pathlib.Path(temporary) / "repo"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "runs", "__pycache__", ".pytest_cache"))
+        for file, old, new, test in rows:
+            text = (ROOT / file).read_text()
+            begin = time.monotonic()
+            if text.count(old) < 1:
+                verdict = "DOES NOT FIT: the piece is not in the file"
+            else:
+                (copy / file).write_text(text.replace(old, new, 1))
+                command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{test}"]
+                done = subprocess.run(command, cwd=copy, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(copy)})
+                verdict = {0: "SURVIVED", 1: "caught"}.get(done.returncode, f"ERROR {done.returncode}: {done.stdout[-300:]}")
+                (copy / file).write_text(text)
+            failures += verdict != "caught"
+            print(f"{verdict:9s} {time.monotonic() - begin:5.1f} s  {file}: {old.strip()[:50]!r} -> {test}", flush=True)
+    print(f"{len(rows) - failures} of {len(rows)} mutations caught")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

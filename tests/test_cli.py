@@ -1,0 +1,403 @@
+"""The command line: verbs, flags, files, and what bad input gets."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from jaxcnn.cli import main as cli
+from jaxcnn.cli.train import default_workdir
+from jaxcnn.config import Config, replace
+from jaxcnn.data import catalog, source
+from jaxcnn.experiment import list_experiments
+
+OWN = '''"""A network and an experiment in one file."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen
+
+import jaxcnn
+
+
+@jaxcnn.register_model("tiny_net", input_shape=(32, 32, 1))
+class TinyNet(linen.Module):
+    num_classes: int
+    width: int = 4
+    dtype: Any = jnp.float32
+
+    @linen.compact
+    def __call__(self, x, train=False):
+        x = jaxcnn.nn.relu(jaxcnn.nn.Conv(self.width, 3, stride=2, dtype=self.dtype, name="conv")(x))
+        return jaxcnn.nn.Dense(self.num_classes, name="head")(jaxcnn.nn.global_avg_pool2d(x))
+
+
+config = jaxcnn.Config(steps=3, model=jaxcnn.ModelConfig("tiny_net"), data=jaxcnn.DataConfig("fake", batch_size=8))
+'''
+
+
+@pytest.fixture
+def jaxcnn_(capsys, tmp_path, monkeypatch):
+    """Call the command line in this process, in an empty directory: returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    from jaxcnn.preemption import Preemption
+
+    monkeypatch.setattr(Preemption, "install", lambda self: self)  # pytest has its own Ctrl-C
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err
+
+    return call
+
+
+FAST = ("--dataset=fake", "--image_size=none", "--batch_size=8", "--num_devices=1", "--log.plots=false")
+
+
+@pytest.fixture
+def run_dir(jaxcnn_, tmp_path):
+    code, _, err = jaxcnn_("train", "lenet_digits", *FAST, "--steps=6", "--eval_every=3", "--workdir=run")
+    assert code == 0, err
+    return tmp_path / "run"
+
+
+def test_help_lists_the_verbs(jaxcnn_):
+    code, out, _ = jaxcnn_("help")
+    assert code == 0
+    for verb in ("train", "eval", "predict", "models", "summary"):
+        assert verb in out
+    assert jaxcnn_() == jaxcnn_("--help") == (0, out, "")
+
+
+@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb != "help"])
+def test_each_verb_has_help(jaxcnn_, verb):
+    code, out, err = jaxcnn_(verb, "--help")
+    assert (code, err) == (0, "")
+    assert f"usage: {verb}" in out
+    assert all(word in out for word in ("flag", "type", "default", "meaning"))
+
+
+def test_train_help_lists_every_field_with_the_experiments_default(jaxcnn_):
+    _, out, _ = jaxcnn_("train", "lenet_digits", "--help")
+    for flag, default in (
+        ("--optimizer.learning_rate", "0.05"),
+        ("--augment.rotate", "15"),
+        ("--model.activation", "tanh"),
+    ):
+        assert re.search(rf"{re.escape(flag)}\s(.*\s)?{re.escape(default)}\s", out), flag
+    for short in (
+        "--seed",
+        "--steps",
+        "--epochs",
+        "--workdir",
+        "--resume",
+        "--batch_size",
+        "--model",
+        "--dataset",
+        "--data_dir",
+    ):
+        assert f"{short} " in out, short
+
+
+def test_a_run_leaves_what_it_promises(run_dir, jaxcnn_):
+    names = {path.name for path in run_dir.iterdir()} - {".lock"}
+    assert names == {"config.json", "metrics.jsonl", "checkpoints", "summary.json"}
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert ["eval_accuracy" in row for row in rows] == [False, False, True, False, False, True]
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["steps"] == 6
+    assert len(summary["state_digest"]) == 64
+    assert summary["eval_accuracy"] == rows[-1]["eval_accuracy"]
+    assert summary["seconds"] > 0
+    assert {"jax", "python", "NPROC"} <= set(summary["versions"])
+    code, _, _ = jaxcnn_("train", "lenet_digits", *FAST, "--steps=6", "--eval_every=3", "--workdir=run")
+    assert code == 0
+    again = json.loads((run_dir / "summary.json").read_text())
+    assert again["state_digest"] == summary["state_digest"]
+
+
+def test_config_json_repeats_a_run(run_dir, jaxcnn_, tmp_path):
+    code, _, err = jaxcnn_("train", "--config=run/config.json", "--workdir=again", "--num_devices=1")
+    assert code == 0, err
+    digests = [json.loads((tmp_path / name / "summary.json").read_text())["state_digest"] for name in ("run", "again")]
+    assert digests[0] == digests[1]
+    assert (tmp_path / "again" / "config.json").read_text() == (run_dir / "config.json").read_text()
+
+
+def test_eval_is_exact_and_independent_of_the_batch(run_dir, jaxcnn_):
+    results = []
+    for size in (7, 100):
+        code, out, _ = jaxcnn_("eval", run_dir, "--json", f"--batch_size={size}")
+        assert code == 0
+        results.append(json.loads(out))
+    assert results[0]["num_examples"] == 100
+    assert results[0]["eval_accuracy"] == results[1]["eval_accuracy"]
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert results[0]["eval_accuracy"] == summary["eval_accuracy"]
+    code, out, _ = jaxcnn_("eval", run_dir, "--split=train[:10]", "--checkpoint=best")
+    assert code == 0
+    assert "10 images" in out
+    assert not list(run_dir.glob("checkpoints/*.damaged"))
+
+
+def test_predict_gives_the_same_in_all_formats(run_dir, jaxcnn_, tmp_path):
+    images = source.load(catalog.find("fake"), "test").images
+    folder = tmp_path / "pictures" / "deep"
+    folder.mkdir(parents=True)
+    for k in range(3):
+        Image.fromarray(images[k, ..., 0]).save(folder / f"{k}.png")
+    Image.fromarray(np.repeat(images[3], 3, axis=2)).resize((50, 40)).save(tmp_path / "photo.jpg")
+    code, out, _ = jaxcnn_("predict", run_dir, folder.parent, tmp_path / "photo.jpg", "--format=json", "--top=2")
+    assert code == 0
+    answers = json.loads(out)
+    assert [pathlib.Path(answer["image"]).name for answer in answers] == ["0.png", "1.png", "2.png", "photo.jpg"]
+    assert all(1 >= a["top"][0]["probability"] >= a["top"][1]["probability"] >= 0 for a in answers)
+    _, out, _ = jaxcnn_("predict", run_dir, folder.parent, tmp_path / "photo.jpg", "--format=csv", "--top=2")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    tops = [top for answer in answers for top in answer["top"]]
+    assert [row["class"] for row in rows] == [top["class"] for top in tops]
+    np.testing.assert_allclose(
+        [float(row["probability"]) for row in rows], [top["probability"] for top in tops], atol=1e-6
+    )
+    code, out, _ = jaxcnn_("predict", run_dir, folder, "--invert")
+    assert code == 0
+    assert len(out.split("%")) == 3 * 3 + 1
+
+
+def test_a_network_and_an_experiment_of_ones_own_in_one_file(jaxcnn_, tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    code, _, err = jaxcnn_("train", "mine.py", "--model.width=6", "--num_devices=1", "--log.plots=false")
+    assert code == 0, err
+    run_dir = tmp_path / "runs" / "mine-width=6"
+    assert json.loads((run_dir / "config.json").read_text())["model"]["overrides"] == {"width": 6}
+    assert jaxcnn_("eval", run_dir)[0] == 0  # registered in this process by training
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxcnn", "eval", run_dir], capture_output=True, text=True, env=_env(), cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert f"--experiment={tmp_path / 'mine.py'}" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxcnn", "eval", run_dir, "--experiment=mine.py"],
+        capture_output=True,
+        text=True,
+        env=_env(),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_models_and_summary(jaxcnn_):
+    _, out, _ = jaxcnn_("models", "lenet*")
+    assert "lenet5" in out
+    assert "mlp" not in out
+    _, out, _ = jaxcnn_("summary", "lenet5")
+    assert "61,706" in out
+    assert "416,520" in out
+
+
+def test_tensorboard_events_without_tensorflow(jaxcnn_, tmp_path):
+    pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
+    code, _, err = jaxcnn_("train", "lenet_digits", *FAST, "--steps=3", "--log.tensorboard", "--workdir=run")
+    assert code == 0, err
+    (events,) = (tmp_path / "run" / "tensorboard").glob("events*")
+    assert b"learning_rate" in events.read_bytes()
+    assert "tensorflow" not in sys.modules
+
+
+def test_default_workdir_is_a_function_of_the_command():
+    base = Config(experiment="lenet_digits", epochs=3)
+    assert default_workdir(base, base) == pathlib.Path("runs/lenet_digits")
+    changed = replace(base, {"seed": 1, "optimizer.learning_rate": 0.2, "data.data_dir": "/x", "log.every": 9})
+    assert default_workdir(base, changed).name == "lenet_digits-learning_rate=0.2-seed=1"
+    many = replace(
+        base,
+        {
+            "augment.shift": 1.0,
+            "augment.rotate": 2.0,
+            "augment.zoom": 0.1,
+            "augment.shear": 0.1,
+            "loss.label_smoothing": 0.1,
+            "schedule.warmup": 0.1,
+            "optimizer.momentum": 0.5,
+            "optimizer.weight_decay": 0.5,
+        },
+    )
+    assert re.fullmatch(r"lenet_digits-[0-9a-f]{12}", default_workdir(base, many).name)
+
+
+BAD = [
+    ("train", 2, "experiment"),
+    ("train lenet_digit", 2, "did you mean 'lenet_digits'"),
+    ("train nothere.py", 2, "no such file"),
+    ("train lenet_digits more", 2, "one experiment"),
+    ("trian lenet_digits", 2, "did you mean 'train'"),
+    ("train lenet_digits --batch_size=0", 2, "batch_size=0 .*>= 1"),
+    ("train lenet_digits --batch_size=-4", 2, "batch_size=-4"),
+    ("train lenet_digits --batch_size=abc", 2, "batch_size=abc.*int"),
+    ("train lenet_digits --batch_size=30 --num_devices=8", 2, "24 or 32"),
+    ("train lenet_digits --batch_size=5000", 2, "<= 1500"),
+    ("train lenet_digits --learning_rate=nan", 2, "learning_rate=nan"),
+    ("train lenet_digits --learning_rate=-1", 2, "learning_rate=-1"),
+    ("train lenet_digits --steps=0", 2, "steps=0"),
+    ("train lenet_digits --steps=5 --epochs=3", 2, "one of the two"),
+    ("train lenet_digits --epochs=0", 2, "epochs=0"),
+    ("train lenet_digits --dataset=digitz", 2, "did you mean 'digits'"),
+    ("train lenet_mnist --data_dir={tmp}", 3, "tfds build mnist"),
+    ("train lenet_mnist --data_dir=/nonexistent", 2, "does not exist"),
+    ("train lenet_mnist --data_dir={tmp}/file", 2, "is a file"),
+    ("train lenet_digits --data.train_split=train[:0]", 2, "no example"),
+    ("train lenet_digits --data.eval_split=vall", 2, "train, test"),
+    ("train lenet_digits --model=lenet6", 2, "did you mean 'lenet5'"),
+    ("train lenet_digits --model.activation=rleu", 2, "did you mean 'relu'"),
+    ("train lenet_digits --model.widht=3", 2, "model.widht"),
+    ("train lenet_digits --image_size=1", 2, "layer conv1"),
+    ("train lenet_digits --image_size=20", 2, "layer conv3"),
+    ("train lenet_digits --workdir={tmp}/file", 2, "is a file"),
+    ("train lenet_digits --workdir={tmp}/full", 2, "not empty"),
+    ("train lenet_digits --resume=perhaps --workdir=new", 2, "auto, never, must"),
+    ("train lenet_digits --resume=must --workdir=new", 4, "no checkpoint"),
+    ("train lenet_digits --num_devices=16", 2, "num_devices=16"),
+    ("train lenet_digits --num_devices=0", 2, "num_devices=0"),
+    ("train lenet_digits --leraning_rate=1", 2, "learning_rate"),
+    ("train lenet_digits --seed=-1", 2, "seed=-1"),
+    ("train lenet_digits --seed=18446744073709551616", 2, "seed=1844"),
+    ("train lenet_digits --keep=0", 2, "keep=0"),
+    ("train lenet_digits --checkpoint_every=0", 2, "every=0"),
+    ("train lenet_digits --eval_every=0", 2, "every=0"),
+    ("train lenet_digits --model.dtype=fp7", 2, "float32, bfloat16"),
+    ("train lenet_digits --optimizer.name=sdg", 2, "did you mean 'sgd'"),
+    ("train lenet_digits --schedule.milestones=0.5,x", 2, "milestones"),
+    ("train --config={tmp}/file", 2, "not JSON"),
+    ("train --config={tmp}/nope.json", 2, "config.json of a run"),
+    ("train {tmp}/bad.py", 2, r"bad.py:2 does not run: NameError"),
+    ("train {tmp}/empty.py", 2, "must set `config"),
+    ("eval", 2, "one run directory"),
+    ("eval {tmp}", 2, "no config.json"),
+    ("eval nothere", 2, "no config.json"),
+    ("predict {tmp}", 2, "at least one image"),
+    ("predict {tmp} nothere.png", 2, "no such file"),
+    ("predict {tmp} {tmp}/full", 2, "no image in this folder"),
+    ("models nothing*", 2, "nothing"),
+    ("summary", 2, "one network"),
+    ("summary lenet6", 2, "did you mean 'lenet5'"),
+    ("summary lenet5 --image_size=5", 2, "smaller than"),
+    ("summary lenet5 --num_classes=0", 2, "num_classes=0"),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "words"), BAD, ids=[command for command, _, _ in BAD])
+def test_bad_input_is_one_line_and_leaves_nothing(jaxcnn_, tmp_path, command, code, words):
+    (tmp_path / "file").write_text("import os")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").touch()
+    (tmp_path / "bad.py").write_text("x = 1\nconfig = Confg()\n")
+    (tmp_path / "empty.py").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    got, out, err = jaxcnn_(*command.format(tmp=tmp_path).split())
+    assert (got, out) == (code, "")
+    assert len(err.splitlines()) == 1, err
+    assert re.search(words, err), err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_run_is_refused_and_not_touched(run_dir, jaxcnn_):
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    for flags, words in (
+        (("--seed=3",), "seed 0 -> 3"),
+        (("--model=mlp",), "model.name 'lenet5' -> 'mlp'"),
+        (("--batch_size=16",), "data.batch_size 8 -> 16"),
+        (("--resume=never",), "needs an empty --workdir"),
+    ):
+        code, _, err = jaxcnn_("train", "lenet_digits", *FAST, "--steps=6", "--eval_every=3", "--workdir=run", *flags)
+        assert code == 2
+        assert words in err
+        assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+def test_a_longer_run_goes_on_with_a_notice(run_dir, jaxcnn_):
+    code, _, err = jaxcnn_(
+        "train", "lenet_digits", *FAST, "--steps=9", "--eval_every=3", "--workdir=run", "--resume=must"
+    )
+    assert code == 0
+    assert "steps: 6 -> 9" in err
+    assert "resumed at step 6" in err
+    assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 9
+
+
+def test_damaged_checkpoints_and_images(run_dir, jaxcnn_, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"<html>")
+    code, _, err = jaxcnn_("predict", run_dir, tmp_path / "bad.png")
+    assert code == 3
+    assert "bad.png" in err
+    for path in run_dir.glob("checkpoints/*/meta/metadata"):
+        path.write_text("{}")
+    code, _, err = jaxcnn_("eval", run_dir)
+    assert code == 4
+    assert "no usable checkpoint" in err.splitlines()[-1]
+    code, _, err = jaxcnn_("train", "lenet_digits", *FAST, "--steps=6", "--eval_every=3", "--workdir=run")
+    assert code == 4
+
+
+def test_nan_ends_with_5_at_its_step_and_is_not_saved(jaxcnn_, tmp_path):
+    code, _, err = jaxcnn_(
+        "train",
+        "lenet_digits",
+        *FAST,
+        "--steps=30",
+        "--learning_rate=1e30",
+        "--log.every=1",
+        "--workdir=run",
+        "--checkpoint_every=1",
+        "--schedule.warmup=0",
+    )
+    assert code == 5
+    line = err.splitlines()[-1]
+    assert "NaN or infinity" in line
+    step = int(re.search(r"step (\d+)", line)[1])
+    saved = sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdecimal())
+    assert saved[-1] == step - 1 if saved else step == 1
+
+
+def test_two_processes_do_not_share_a_run(run_dir, jaxcnn_):
+    import fcntl
+
+    with (run_dir / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, _, err = jaxcnn_("train", "lenet_digits", *FAST, "--steps=6", "--eval_every=3", "--workdir=run")
+    assert code == 2
+    assert "in use by another process" in err
+
+
+def test_debug_shows_the_traceback(jaxcnn_):
+    code, _, err = jaxcnn_("train", "nope", "--debug")
+    assert code == 2
+    assert "Traceback" in err
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m jaxcnn models | head -n 1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=_env(), cwd=ROOT
+    )
+    assert done.stderr == ""
+
+
+def test_experiments_are_listed():
+    assert {"lenet_digits", "lenet_mnist", "mlp_mnist"} <= set(list_experiments())
+
+
+def _env():
+    return {**os.environ, "PYTHONPATH": str(ROOT)}

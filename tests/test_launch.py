@@ -1,0 +1,95 @@
+"""launch.sh with a stand-in for Python: which set-up it does, when, and what it runs. The real thing is .ci/run's."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+FAKE = f"""#!/bin/bash
+case "$*" in
+  *"import sys, venv"*|"-c ") exec {sys.executable} "$@" ;;
+  --version) echo "Python 3.99" ;;
+  "-m venv"*) mkdir -p "${{@: -1}}/bin"; cp "$0" "${{@: -1}}/bin/python"; echo venv >>"$LOG" ;;
+  "-m pip"*) [ -n "${{FAIL:-}}" ] && {{ echo "no network"; exit 1; }}; echo "pip ${{@: -1}}" >>"$LOG" ;;
+  *) echo "run $*" >>"$LOG" ;;
+esac
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    (tmp_path / "repo").mkdir()
+    shutil.copy(ROOT / "launch.sh", tmp_path / "repo")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "repo")
+    (tmp_path / "python").write_text(FAKE)
+    (tmp_path / "python").chmod(0o755)
+    log = tmp_path / "log"
+
+    def call(*arguments, **environment):
+        log.write_text("")
+        env = {"PATH": os.environ["PATH"], "LOG": str(log), "PYTHON": str(tmp_path / "python"), **environment}
+        done = subprocess.run(
+            [tmp_path / "repo" / "launch.sh", *arguments], env=env, capture_output=True, text=True, timeout=60
+        )
+        return done, [line.replace(str(tmp_path / "repo"), ".") for line in log.read_text().splitlines()]
+
+    return call
+
+
+def test_the_first_start_sets_up_and_the_second_does_not(launch):
+    done, log = launch()
+    assert done.returncode == 0, done.stderr
+    assert log == ["venv", "pip .", "run -m jaxcnn train lenet_digits"]
+    assert len(done.stderr.splitlines()) <= 3
+    assert launch("models", "lenet*")[1] == ["run -m jaxcnn models lenet*"]
+
+
+def test_tests_add_their_extra_once(launch):
+    launch()
+    assert launch("test", "-k", "x")[1] == ["pip .[test]", "run -m pytest -k x"]
+    assert launch("test")[1] == ["run -m pytest"]
+    assert launch("models")[1] == ["run -m jaxcnn models"]
+    assert launch("models", JAXCNN_EXTRAS="cuda13")[1] == ["pip .[cuda13,test]", "run -m jaxcnn models"]
+
+
+def test_a_changed_project_file_is_installed_again(launch, tmp_path):
+    launch("test")
+    with (tmp_path / "repo" / "pyproject.toml").open("a") as file:
+        file.write("\n")
+    assert launch("models")[1] == ["pip .[test]", "run -m jaxcnn models"]
+
+
+def test_a_failed_set_up_says_so_and_is_tried_again(launch):
+    done, log = launch(FAIL="1")
+    assert done.returncode == 1
+    assert "no network" in done.stderr
+    assert log == ["venv"]
+    assert launch()[1] == ["pip .", "run -m jaxcnn train lenet_digits"]
+
+
+def test_an_old_python_is_refused(launch, tmp_path):
+    (tmp_path / "old").write_text("#!/bin/bash\nexit 1\n")
+    (tmp_path / "old").chmod(0o755)
+    done, log = launch(PYTHON=str(tmp_path / "old"))
+    assert done.returncode == 2
+    assert "3.11" in done.stderr
+    assert log == []
+
+
+def test_the_environment_is_set_before_jax_and_the_users_word_counts():
+    code = "import os; from jaxcnn.environment import prepare; prepare(); print(os.environ['NPROC'], os.environ.get('XLA_FLAGS'))"
+
+    def ask(**changes):
+        env = {k: v for k, v in os.environ.items() if k not in ("NPROC", "XLA_FLAGS")} | changes
+        return subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT, check=True
+        ).stdout.split(maxsplit=1)
+
+    assert int(ask()[0]) >= 1
+    assert ask(NPROC="1")[0] == "1"
+    mine = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
+    assert ask(XLA_FLAGS=mine)[1].strip() == mine
+    assert ask(XLA_FLAGS="--xla_dump_to=/tmp/x")[1].startswith("--xla_dump_to=/tmp/x")

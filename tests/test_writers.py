@@ -1,0 +1,116 @@
+"""metrics.jsonl after any history, the journal's guard, atomic files, and pictures."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn import plots
+from jaxcnn.errors import NonFiniteError
+from jaxcnn.rundir import RunDir, write_text
+from jaxcnn.writers import Journal, MetricsLog, read_rows
+
+
+def rows(*steps):
+    return [{"step": step, "loss": step / 2} for step in steps]
+
+
+def test_rows_after_the_checkpoint_are_cut_off(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, 0)
+    log.write(rows(1, 2, 3, 4, 5))
+    log.close()
+    log = MetricsLog(path, 3)
+    assert log.last == {"step": 3, "loss": 1.5}
+    log.write(rows(4, 5, 6))
+    log.close()
+    assert read_rows(path) == rows(1, 2, 3, 4, 5, 6)
+
+
+@pytest.mark.parametrize("torn", ['{"step": 4, "lo', "{", "\x00\x00\x00", '{"loss": 3}\n', "[1]\n", '{"step": "4"}\n'])
+def test_a_torn_line_is_left_out(tmp_path, torn):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(1, 2, 3)) + torn)
+    assert read_rows(path) == rows(1, 2, 3)
+    log = MetricsLog(path, 3)
+    log.write(rows(4))
+    log.close()
+    assert read_rows(path) == rows(1, 2, 3, 4)
+
+
+def test_an_evaluation_can_be_added_to_the_last_row(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, 0)
+    log.write(rows(1, 2))
+    log.close()
+    log = MetricsLog(path, 2)
+    log.amend({"eval_accuracy": 0.5})
+    log.write(rows(3))
+    log.close()
+    assert read_rows(path) == [*rows(1), {"step": 2, "loss": 1.0, "eval_accuracy": 0.5}, *rows(3)]
+
+
+def test_a_lost_metrics_file_does_not_stop_the_run(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl", 7)
+    log.amend({"eval_accuracy": 0.5})
+    log.write(rows(8))
+    log.close()
+    assert read_rows(tmp_path / "metrics.jsonl") == [{"step": 7, "eval_accuracy": 0.5}, *rows(8)]
+
+
+def sums(loss, finite=True):
+    values = {"loss": loss, "accuracy": 3, "objective": loss, "grad_norm": 1.0, "learning_rate": 0.1}
+    return {
+        "count": jnp.int32(4),
+        "finite": jnp.array(finite),
+        **{name: jnp.float32(value) for name, value in values.items()},
+    }
+
+
+def test_the_journal_names_the_first_bad_step_and_keeps_the_good_ones(tmp_path):
+    journal = Journal(RunDir(tmp_path), 0, 10, 100)
+    for step, value in enumerate((2.0, 1.0, float("nan"), float("nan")), 1):
+        journal.record(step, sums(value, np.isfinite(value)))
+    with pytest.raises(NonFiniteError, match="step 3: NaN or infinity in the loss"):
+        journal.fetch()
+    journal.close()
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+def test_the_journal_tells_of_parameters_when_the_loss_is_finite(tmp_path):
+    journal = Journal(RunDir(tmp_path), 0, 10, 100)
+    journal.record(1, sums(2.0, finite=False))
+    with pytest.raises(NonFiniteError, match="parameters or batch statistics"):
+        journal.fetch()
+    journal.close()
+
+
+def test_write_text_replaces_as_a_whole(tmp_path):
+    path = tmp_path / "file"
+    write_text(path, "one")
+    write_text(path, "two")
+    assert path.read_text() == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_pictures_are_drawn(tmp_path):
+    rng = np.random.default_rng(0)
+    history = [{"step": s, "loss": 2 / s, "accuracy": 1 - 1 / s, "learning_rate": 0.1} for s in range(1, 200)]
+    history[-1] |= {"eval_loss": 0.1, "eval_accuracy": 0.9}
+    labels, chances = rng.integers(0, 10, 50), rng.dirichlet(np.ones(10), 50)
+    names = [str(k) for k in range(10)]
+    images = rng.integers(0, 255, (50, 8, 8, 1), np.uint8)
+    plots.learning_curves(tmp_path / "curves.png", history, "test")
+    plots.learning_curves(tmp_path / "short.png", history[:1], "test")
+    plots.confusion_matrix(tmp_path / "confusion.png", labels, chances.argmax(1), names)
+    plots.worst_mistakes(tmp_path / "mistakes.png", images, labels, chances, names)
+    plots.worst_mistakes(tmp_path / "none.png", images, chances.argmax(1), chances, names)
+    plots.first_layer_filters(tmp_path / "grey.png", rng.normal(size=(5, 5, 1, 6)), "conv1")
+    plots.first_layer_filters(tmp_path / "colour.png", rng.normal(size=(11, 11, 3, 96)), "conv1")
+    for path in tmp_path.glob("*.png"):
+        image = np.asarray(Image.open(path))
+        assert image.shape[0] > 80, path
+        assert image.std() > 5, f"{path} is blank"
+    assert len(list(tmp_path.glob("*.png"))) == 7
