@@ -1,6 +1,8 @@
 """LeNet-5 on MNIST: at most the 0.95 % test error of LeCun et al. (1998, section III).
 
 ./launch.sh train lenet_mnist --data_dir=DIR
+
+Measured: not yet.
 """
 
 from jaxcnn import AugmentConfig, Config, DataConfig, LogConfig, ModelConfig, OptimizerConfig, ScheduleConfig

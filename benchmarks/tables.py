@@ -1,0 +1,104 @@
+"""Write the measured numbers into README.md and the headers of the experiments.
+
+    python benchmarks/tables.py            write
+    python benchmarks/tables.py --check    exit 1 when a file does not say what the results say
+
+A block in Markdown stands between ``<!-- results: NAME -->`` and ``<!-- end -->``; in an experiment it is the paragraph
+that begins with ``Measured:``.
+"""
+
+import pathlib
+import re
+import sys
+import textwrap
+
+from results import FOLDER, read
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def accuracy_table() -> str:
+    """Error and time of the experiments."""
+    result = read("time_to_accuracy")
+    lines = ["| experiment | parameters | test error, mean of seeds | seeds (lowest to highest) | training time |", "|---|---|---|---|---|"]
+    for name, row in result["rows"].items():
+        error, seconds = row["error_percent"], row["seconds"]["median"]
+        span = f"{error['n']} ({error['min']:.2f} % to {error['max']:.2f} %)"
+        lines.append(f"| `{name}` | {row['parameters']:,} | **{row['mean_error_percent']:.2f} %** | {span} | {seconds:.0f} s |")
+    return "\n".join([*lines, "", _footnote(result)])
+
+
+def speed_table() -> str:
+    """Images per second beside PyTorch's."""
+    result = read("cpu_vs_torch")
+    lines = ["| training, images/s | jaxcnn | PyTorch (faster layout) | ratio |", "|---|---|---|---|"]
+    for name, row in result["rows"].items():
+        peer = max(row["torch"]["median"], row["torch channels_last"]["median"])
+        lines.append(f"| {name} | {row['jaxcnn']['median']:,.0f} | {peer:,.0f} | {row['ratio']:.2f} |")
+    note = _footnote(result).replace(", measured", f", PyTorch {result['torch']} eager, medians of alternating turns, measured")
+    return "\n".join([*lines, "", note])
+
+
+def startup_table() -> str:
+    """Times until something happens."""
+    start, data = read("startup"), read("input")["rows"]
+    lines = ["| what | median |", "|---|---|"]
+    lines.append(f"| process start to the first update of `lenet_digits`, warm | {start['first_step_seconds']['median']:.1f} s |")
+    lines.append(f"| `launch.sh` over calling Python directly | {start['launch_adds_seconds']['median']:.2f} s |")
+    lines.append(f"| MNIST ready to train on, first time | {data['mnist']['cold_seconds']['median']:.1f} s |")
+    lines.append(f"| MNIST ready to train on, from the cache | {data['mnist']['warm_seconds']['median']:.1f} s |")
+    return "\n".join([*lines, "", _footnote(start)])
+
+
+def measured(name: str) -> str:
+    """The ``Measured:`` paragraph of an experiment."""
+    result = read("time_to_accuracy")
+    row = result["rows"][name]
+    error = row["error_percent"]
+    text = (
+        f"Measured: {row['mean_error_percent']:.2f} % {row['split']} error after {row['epochs']:.0f} epochs, mean of {error['n']} seeds "
+        f"({error['min']:.2f} to {error['max']:.2f}), {row['seconds']['median']:.0f} s on {result['hardware']}, "
+        f"jax {result['versions']['jax']}."
+    )
+    return textwrap.fill(text, 110)
+
+
+def _footnote(result: dict) -> str:
+    return f"{result['hardware']}, jax {result['versions']['jax']}, measured {result['date']}; the clock: {result['clock']}."
+
+
+BLOCKS = {"accuracy": accuracy_table, "speed": speed_table, "startup": startup_table}
+
+
+def filled(path: pathlib.Path) -> str:
+    """The file's text with its numbers up to date."""
+    text = path.read_text()
+    if path.suffix == ".md":
+        for name in re.findall(r"<!-- results: (\w+) -->", text):
+            block = re.compile(rf"(<!-- results: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+            text = block.sub(lambda m, name=name: m[1] + BLOCKS[name]() + "\n" + m[2], text)
+        return text
+    return re.sub(r"^Measured:.*?(?=\n\n|\n?\"\"\")", lambda _: measured(path.stem), text, flags=re.DOTALL | re.MULTILINE)
+
+
+def main() -> int:
+    """Write or check all files that hold numbers."""
+    if not FOLDER.is_dir():
+        print("there are no results")
+        return 1
+    stale = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "experiments").glob("*.py"))]:
+        text = filled(path)
+        if text != path.read_text():
+            stale.append(path.relative_to(ROOT))
+            if "--check" not in sys.argv:
+                path.write_text(text)
+    if "--check" in sys.argv and stale:
+        print(f"not what benchmarks/results say: {', '.join(map(str, stale))}; run python benchmarks/tables.py")
+        return 1
+    print(f"{len(stale)} files written" if stale else "all numbers are those of benchmarks/results")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
