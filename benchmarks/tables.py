@@ -20,11 +20,16 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def accuracy_table() -> str:
     """Error and time of the experiments."""
     result = read("time_to_accuracy")
-    lines = ["| experiment | parameters | test error, mean of seeds | seeds (lowest to highest) | training time |", "|---|---|---|---|---|"]
+    lines = [
+        "| experiment | parameters | test error, mean of seeds | seeds (lowest to highest) | training time |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in result["rows"].items():
         error, seconds = row["error_percent"], row["seconds"]["median"]
         span = f"{error['n']} ({error['min']:.2f} % to {error['max']:.2f} %)"
-        lines.append(f"| `{name}` | {row['parameters']:,} | **{row['mean_error_percent']:.2f} %** | {span} | {seconds:.0f} s |")
+        lines.append(
+            f"| `{name}` | {row['parameters']:,} | **{row['mean_error_percent']:.2f} %** | {span} | {seconds:.0f} s |"
+        )
     return "\n".join([*lines, "", _footnote(result)])
 
 
@@ -35,7 +40,9 @@ def speed_table() -> str:
     for name, row in result["rows"].items():
         peer = max(row["torch"]["median"], row["torch channels_last"]["median"])
         lines.append(f"| {name} | {row['jaxcnn']['median']:,.0f} | {peer:,.0f} | {row['ratio']:.2f} |")
-    note = _footnote(result).replace(", measured", f", PyTorch {result['torch']} eager, medians of alternating turns, measured")
+    note = _footnote(result).replace(
+        ", measured", f", PyTorch {result['torch']} eager, medians of alternating turns, measured"
+    )
     return "\n".join([*lines, "", note])
 
 
@@ -43,7 +50,9 @@ def startup_table() -> str:
     """Times until something happens."""
     start, data = read("startup"), read("input")["rows"]
     lines = ["| what | median |", "|---|---|"]
-    lines.append(f"| process start to the first update of `lenet_digits`, warm | {start['first_step_seconds']['median']:.1f} s |")
+    lines.append(
+        f"| process start to the first update of `lenet_digits`, warm | {start['first_step_seconds']['median']:.1f} s |"
+    )
     lines.append(f"| `launch.sh` over calling Python directly | {start['launch_adds_seconds']['median']:.2f} s |")
     lines.append(f"| MNIST ready to train on, first time | {data['mnist']['cold_seconds']['median']:.1f} s |")
     lines.append(f"| MNIST ready to train on, from the cache | {data['mnist']['warm_seconds']['median']:.1f} s |")
@@ -56,8 +65,8 @@ def measured(name: str) -> str:
     row = result["rows"][name]
     error = row["error_percent"]
     text = (
-        f"Measured: {row['mean_error_percent']:.2f} % {row['split']} error after {row['epochs']:.0f} epochs, mean of {error['n']} seeds "
-        f"({error['min']:.2f} to {error['max']:.2f}), {row['seconds']['median']:.0f} s on {result['hardware']}, "
+        f"Measured: {row['mean_error_percent']:.2f} % {row['split']} error after {row['epochs']:.0f} epochs, "
+        f"mean of {error['n']} seeds ({error['min']:.2f} to {error['max']:.2f}), {row['seconds']['median']:.0f} s on {result['hardware']}, "
         f"jax {result['versions']['jax']}."
     )
     return textwrap.fill(text, 110)
@@ -78,7 +87,9 @@ def filled(path: pathlib.Path) -> str:
             block = re.compile(rf"(<!-- results: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
             text = block.sub(lambda m, name=name: m[1] + BLOCKS[name]() + "\n" + m[2], text)
         return text
-    return re.sub(r"^Measured:.*?(?=\n\n|\n?\"\"\")", lambda _: measured(path.stem), text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(
+        r"^Measured:.*?(?=\n\n|\n?\"\"\")", lambda _: measured(path.stem), text, flags=re.DOTALL | re.MULTILINE
+    )
 
 
 def main() -> int:
@@ -87,7 +98,11 @@ def main() -> int:
         print("there are no results")
         return 1
     stale = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "experiments").glob("*.py"))]:
+    for path in [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "experiments").glob("*.py")),
+    ]:
         text = filled(path)
         if text != path.read_text():
             stale.append(path.relative_to(ROOT))

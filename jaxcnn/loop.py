@@ -62,10 +62,11 @@ def run(
 
     train, test = task.load(data.train_split), task.load(data.eval_split)
     with ExitStack() as stack:
-        stack.enter_context(run_dir.locked(config))
+        stack.enter_context(run_dir.locked())
+        state, seconds_before = _restore_or_init(task, run_dir)
+        run_dir.write_config(config)
         for notice in notices:
             say(notice)
-        state, seconds_before = _restore_or_init(task, run_dir)
         start = int(state.step)
         say(_opening(task, num_train, num_eval, start, total))
 
@@ -73,7 +74,7 @@ def run(
         stack.callback(journal.close)
         saver = stack.enter_context(Saver(run_dir.checkpoints, config.checkpoint.keep, warn=say))
         train_step, eval_step = task.train_step(total), task.eval_step()
-        eval_batch_size = meshes.round_up(data.eval_batch_size, task.mesh)
+        eval_batch_size = meshes.round_up(min(data.eval_batch_size, num_eval), task.mesh)
         began = time.monotonic()
 
         def due(step: int, *every: int) -> bool:
@@ -102,9 +103,10 @@ def run(
             if due(done, config.log.every, eval_every, save_every) or stop():
                 journal.fetch()
                 journal.write(evaluated(state) if due(done, eval_every) else {}, data.eval_split)
-                if due(done, save_every) or stop():
+                stopping = stop()  # asked once: a stop that comes while we save is for the next step
+                if due(done, save_every) or stopping:
                     save(state)
-                if stop():
+                if stopping:
                     raise Preempted(_stopped(done, run_dir))
                 journal.restart_clock()
 

@@ -59,7 +59,7 @@ class RunDir:
         if resume == "must" and not saved:
             raise CheckpointError(f"workdir={self.path} holds no checkpoint to resume from; start with --resume=auto")
         if not self.config.exists():
-            if self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+            if self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
                 raise UsageError(f"workdir={self.path} is not empty and holds no run; choose another --workdir")
             return []
         changes = difference(self.read_config(), config)
@@ -74,8 +74,8 @@ class RunDir:
         return [f"changed since the last start: {line}" for line in told]
 
     @contextlib.contextmanager
-    def locked(self, config: Config) -> Iterator[None]:
-        """Make the directory, hold its lock, and write config.json. UsageError while another process holds the lock."""
+    def locked(self) -> Iterator[None]:
+        """Make the directory and hold its lock. UsageError while another process holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("a") as file:
             try:
@@ -84,8 +84,11 @@ class RunDir:
                 raise UsageError(
                     f"workdir={self.path} is in use by another process; choose another --workdir"
                 ) from None
-            write_text(self.config, to_json(config))
             yield
+
+    def write_config(self, config: Config) -> None:
+        """Write config.json: from now on the directory is this run's."""
+        write_text(self.config, to_json(config))
 
     def _check_writable(self) -> None:
         existing = next(parent for parent in (self.path, *self.path.parents) if parent.exists())

@@ -199,6 +199,15 @@ def test_a_network_and_an_experiment_of_ones_own_in_one_file(jaxcnn_, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_flags_may_stand_before_the_experiment_and_apart_from_their_values(jaxcnn_, tmp_path):
+    code, _, err = jaxcnn_(
+        "train", "--steps", "2", "--model", "mlp", "lenet_digits", *FAST, "--nooptimizer.nesterov", "--workdir", "w"
+    )
+    assert code == 0, err
+    config = json.loads((tmp_path / "w" / "config.json").read_text())
+    assert (config["steps"], config["model"]["name"], config["optimizer"]["nesterov"]) == (2, "mlp", False)
+
+
 def test_models_and_summary(jaxcnn_):
     _, out, _ = jaxcnn_("models", "lenet*")
     assert "lenet5" in out

@@ -13,12 +13,16 @@ from jaxcnn.cli.main import VERBS
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
-COMMANDS = [line.split("#")[0].split() for language, text in BLOCKS if language == "bash" for line in text.splitlines() if line]
+COMMANDS = [
+    line.split("#")[0].split() for language, text in BLOCKS if language == "bash" for line in text.splitlines() if line
+]
 
 
 def run(folder, *command):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def test_every_command_names_a_verb():

@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> None:
             traceback.print_exc()
         print(f"jaxcnn: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # train has its own way to stop
+        sys.exit(130)
     except BrokenPipeError:  # the reader of our output is gone, e.g. `jaxcnn models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

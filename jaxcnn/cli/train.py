@@ -19,11 +19,10 @@ from jaxcnn.writers import table
 def main(arguments: list[str], stop: Stop) -> int:
     """Parse flags in two rounds: the experiment and the model first, whose fields are then flags themselves."""
     first = _flags()
-    first.define("model", str, "", "")
-    first.define("model.name", str, "", "")
+    first.define_config(Config(epochs=1))
     names = [word for word in first.parse(arguments, known_only=True) if not word.startswith("-")]
     base = original = _base(names[0] if names else "", first["config"], first["help"])
-    name = first["model"] or first["model.name"] or base.model.name
+    name = first.given().get("model.name", base.model.name)
     if name != base.model.name:  # another network has other fields
         base = dataclasses.replace(base, model=ModelConfig(name, base.model.dtype))
     flags = _flags()
