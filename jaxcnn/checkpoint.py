@@ -59,8 +59,12 @@ def steps(directory: pathlib.Path) -> list[int]:
     return sorted(int(name) for name in names)
 
 
-def remove_unfinished(directory: pathlib.Path) -> None:
-    """Delete steps that orbax began and never committed, and its temporary directories; never a link's target."""
+def remove_unfinished(directory: pathlib.Path) -> list[str]:
+    """Delete steps that orbax began and never committed, and its temporary directories; returns their names.
+
+    A symbolic link is not followed, and a directory that orbax did not begin is left alone.
+    """
+    removed = []
     for path in directory.iterdir():
         begun = (
             _is_step(path)
@@ -69,20 +73,24 @@ def remove_unfinished(directory: pathlib.Path) -> None:
         )
         if begun or (".orbax-checkpoint-tmp" in path.name and path.is_dir() and not path.is_symlink()):
             shutil.rmtree(path, ignore_errors=True)
+            removed.append(path.name)
+    return removed
 
 
 def clean(directory: pathlib.Path, warn: Callable[[str], None]) -> None:
-    """Remove what a killed save left behind; tell of entries that are not ours and leave them alone."""
+    """Remove what a killed save left behind, leave entries that are not ours alone; tell of both in one line."""
     if not directory.is_dir():
         return
-    remove_unfinished(directory)
+    removed = remove_unfinished(directory)
     strange = [
         p.name
         for p in directory.iterdir()
         if not (_is_step(p) and (p / MARKER).is_file()) and not p.name.endswith(".damaged")
     ]
-    if strange:
-        warn(f"{directory} holds entries that are no checkpoints, ignored: {', '.join(sorted(strange)[:5])}")
+    told = [f"removed {', '.join(sorted(removed)[:5])}, never finished"] if removed else []
+    told += [f"ignored {', '.join(sorted(strange)[:5])}, no checkpoints"] if strange else []
+    if told:
+        warn(f"{directory}: {'; '.join(told)}")
 
 
 def restore(

@@ -1,6 +1,7 @@
 """The story of a run, told in order."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -185,9 +186,12 @@ def _draw(task: Task, state: State, test: Resident, run_dir: RunDir, batch_size:
     )
     plots.confusion_matrix(run_dir.plots / "confusion_matrix.png", labels, chances.argmax(axis=1), names)
     plots.worst_mistakes(run_dir.plots / "worst_mistakes.png", images, labels, chances, names)
-    for name, kernel in tree.named_leaves(state.params).items():
-        if kernel.ndim == 4 and kernel.shape[2] == task.image_shape[2]:
-            plots.first_layer_filters(
-                run_dir.plots / "first_layer_filters.png", np.asarray(jax.device_get(kernel)), name
-            )
+    for name, kernel in tree.named_leaves(jax.device_get(state.params)).items():
+        sees_image = kernel.ndim == 4 and kernel.shape[2] == task.image_shape[2]
+        if kernel.shape[:-1] == (
+            math.prod(task.image_shape),
+        ):  # a unit of a dense first layer is as large as the image
+            kernel, sees_image = kernel.reshape(*task.image_shape, -1), True
+        if sees_image:
+            plots.first_layer_filters(run_dir.plots / "first_layer_filters.png", kernel, name)
             break

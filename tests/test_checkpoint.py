@@ -161,6 +161,8 @@ def test_junk_is_ignored_and_left_alone(task, tmp_path):
     said = []
     checkpoint.clean(tmp_path, said.append)
     assert len(said) == 1
+    assert "removed 60" in said[0]
+    assert "ignored 02, 40, 50, 70, foo" in said[0]
     assert not (tmp_path / "60").exists()
     assert (outside / "precious").exists()
     state, meta = checkpoint.restore(tmp_path, task.abstract)

@@ -31,6 +31,8 @@ def main(arguments: list[str], stop: Stop) -> int:
     if len(rest) > 1:
         raise UsageError(f"train takes one experiment, not {' '.join(map(repr, rest))}")
     given = {path: value for path, value in flags.given().items() if path not in _OWN}
+    if given.get("data.data_dir"):  # config.json is read from other directories too
+        given["data.data_dir"] = str(pathlib.Path(given["data.data_dir"]).absolute())
     config = configure(base, given)
     workdir = flags["workdir"] or default_workdir(original, config)
     if flags["resume"] not in RESUME:
@@ -115,6 +117,7 @@ def _show(summary: dict[str, Any], run_dir: RunDir) -> None:
         "summary": _short(run_dir.summary),
         "metrics": _short(run_dir.metrics),
         "checkpoints": _short(run_dir.checkpoints),
-        "pictures": _short(run_dir.plots),
     }
+    if run_dir.plots.is_dir():
+        rows["pictures"] = _short(run_dir.plots)
     Console(highlight=False, soft_wrap=True).print(table(summary["experiment"] or summary["model"], rows))
