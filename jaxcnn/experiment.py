@@ -51,6 +51,7 @@ def _execute(path: pathlib.Path) -> types.ModuleType:
     assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses look their module up here
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # no __pycache__ beside the user's file
     try:
         spec.loader.exec_module(module)
     except UsageError as error:
@@ -60,4 +61,6 @@ def _execute(path: pathlib.Path) -> types.ModuleType:
         raise UsageError(
             f"experiment {path}{f':{lines[-1]}' if lines else ''} does not run: {type(error).__name__}: {error}"
         ) from error
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
     return module
