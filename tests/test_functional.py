@@ -198,6 +198,46 @@ def test_max_pool_gradient_goes_to_the_largest():
     np.testing.assert_array_equal(grad, jnp.where(x == largest, 2 * x, 0.0))
 
 
+@pytest.mark.parametrize("pool", [nn.max_pool2d, nn.avg_pool2d])
+def test_the_gradient_of_overlapping_pools_under_jit(pool):
+    """By finite differences, on distinct values."""
+    x = jnp.asarray(np.random.default_rng(3).permutation(50).astype(np.float32).reshape(1, 5, 5, 2))
+    total = jax.jit(lambda x: jnp.sum(jnp.sin(pool(x, 3, 2, 1))))
+    grad = np.asarray(jax.jit(jax.grad(total))(x))
+    for place in np.ndindex(x.shape):
+        step = jnp.zeros_like(x).at[place].set(0.01)
+        np.testing.assert_allclose(grad[place], (total(x + step) - total(x - step)) / 0.02, atol=2e-2)
+
+
+def test_local_response_norm_formula():
+    x = np.random.default_rng(0).normal(size=(2, 3, 3, 9)).astype(np.float32)
+    expected = np.empty_like(x)
+    for c in range(9):
+        near = x[..., max(0, c - 2) : c + 3]
+        expected[..., c] = x[..., c] / (2 + 1e-2 * (near**2).sum(axis=-1)) ** 0.75
+    np.testing.assert_allclose(nn.local_response_norm(x, 5, 1e-2, 0.75, 2.0), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6, 7])
+def test_adaptive_average_pool_bins(size):
+    x = np.random.default_rng(0).normal(size=(1, 9, 6, 2)).astype(np.float32)
+    y = nn.adaptive_avg_pool2d(x, size)
+    for i, j in np.ndindex(size, size):
+        rows = slice(i * 9 // size, -(-(i + 1) * 9 // size))
+        columns = slice(j * 6 // size, -(-(j + 1) * 6 // size))
+        np.testing.assert_allclose(y[:, i, j], x[:, rows, columns].mean(axis=(1, 2)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", range(4, 16))
+@pytest.mark.parametrize(("window", "stride", "padding"), [(3, 2, 0), (2, 2, 0), (3, 2, 1), (3, 1, 1)])
+def test_ceil_mode_has_torchs_size(size, window, stride, padding):
+    y = nn.max_pool2d(jnp.ones((1, size, size, 1)), window, stride, padding, ceil_mode=True)
+    expected = -(-(size + 2 * padding - window) // stride) + 1
+    if (expected - 1) * stride >= size + padding:  # a window must begin on the image or the padding before it
+        expected -= 1
+    assert y.shape == (1, expected, expected, 1)
+
+
 def test_dropout_formula():
     x = jnp.ones((200, 200))
     y = nn.dropout(x, 0.25, jax.random.key(0))

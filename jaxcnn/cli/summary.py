@@ -12,7 +12,9 @@ from jaxcnn.errors import UsageError
 def main(arguments: list[str], stop: Stop) -> int:
     """Output shape, parameters and multiply-adds of each layer, and the totals."""
     flags = Flags("summary MODEL [--flag=value ...]")
-    flags.define("num_classes", int, 10, "number of classes")
+    flags.define(
+        "num_classes", int | None, None, "number of classes; none: 1,000 for networks of ImageNet's size, else 10"
+    )
     flags.define(
         "image_size", int | None, None, "rows and columns of the image; none: those the network was published for"
     )
@@ -24,7 +26,10 @@ def main(arguments: list[str], stop: Stop) -> int:
         if size < 1:
             raise UsageError(f"--image_size={size} must be >= 1")
         rows, columns = size, size
-    model = models.create_model(rest[0], flags["num_classes"])
+    num_classes = flags["num_classes"]
+    if num_classes is None:
+        num_classes = 1000 if models.input_shape(rest[0])[0] >= 224 else 10
+    model = models.create_model(rest[0], num_classes)
     layers = complexity.layers(model, (rows, columns, channels))
     table = Table("layer", "kind", "output", title=f"{rest[0]}, {rows}x{columns}x{channels}", title_justify="left")
     table.add_column("parameters", justify="right")

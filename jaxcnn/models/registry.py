@@ -93,16 +93,12 @@ def find(name: str) -> Entry:
 
 
 def overridable(name: str) -> dict[str, tuple[type, Any]]:
-    """``{field: (type, value in this variant)}`` for the fields that may be overridden."""
+    """``{field: (type, value in this variant)}`` for the fields that may be overridden; tables of rows may not."""
     entry = find(name)
     values = {
         f.name: entry.fields.get(f.name, f.default) for f in dataclasses.fields(entry.module) if f.name not in _OF_LINEN
     }
-    return {
-        field: (type(value), value)
-        for field, value in values.items()
-        if isinstance(value, bool | int | float | str | tuple)
-    }
+    return {field: (type(value), value) for field, value in values.items() if _is_plain(value)}
 
 
 def input_shape(name: str) -> tuple[int, int, int]:
@@ -113,3 +109,8 @@ def input_shape(name: str) -> tuple[int, int, int]:
 def list_models(pattern: str = "*") -> list[str]:
     """Names that match a shell pattern, sorted."""
     return sorted(fnmatch.filter(_REGISTRY, pattern))
+
+
+def _is_plain(value: Any) -> bool:
+    scalars = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(item, bool | int | float | str) for item in scalars)

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxcnn.errors import UsageError, nearest
@@ -93,7 +94,7 @@ def conv2d(
             f"conv2d: x has {channels_in} channels, w {w.shape[2]} -> {channels_out}, groups={groups}: "
             "C_in must be w.shape[2] * groups and C_out a multiple of groups"
         )
-    (stride_h, stride_w), (dilate_h, dilate_w), pads = _pair(stride), _pair(dilation), _padding(padding)
+    (stride_h, stride_w), (dilate_h, dilate_w), pads = as_pair(stride), as_pair(dilation), as_padding(padding)
     conv_output_size(x.shape[1], w.shape[0], stride_h, pads[0], dilate_h)  # raises when the image is too small
     conv_output_size(x.shape[2], w.shape[1], stride_w, pads[1], dilate_w)
     y = lax.conv_general_dilated(
@@ -112,35 +113,6 @@ def dense(x: Array, w: Array, b: Array | None = None) -> Array:
     """Affine map of the last axis: ``x [..., D] @ w [D, F] + b [F]``."""
     y = x @ w
     return y if b is None else y + b.reshape((1,) * (y.ndim - 1) + b.shape)
-
-
-def max_pool2d(x: Array, window: Pair, stride: Pair | None = None, padding: Padding = 0) -> Array:
-    """Largest value of each window, per channel; ``stride`` defaults to ``window``. Padding never wins."""
-    if _tiles(x, window, stride, padding):
-        return jnp.max(_blocks(x, window), axis=(2, 4))
-    return _reduce_window(x, -jnp.inf, lax.max, window, stride, padding)
-
-
-def avg_pool2d(
-    x: Array, window: Pair, stride: Pair | None = None, padding: Padding = 0, *, count_padding: bool = True
-) -> Array:
-    """Mean of each window, per channel; ``stride`` defaults to ``window``.
-
-    ``count_padding`` divides border windows by the full window size, as torch does by default; otherwise by the number
-    of real pixels in the window.
-    """
-    if _tiles(x, window, stride, padding):
-        return jnp.mean(_blocks(x, window), axis=(2, 4))
-    total = _reduce_window(x, 0.0, lax.add, window, stride, padding)
-    if count_padding:
-        rows, columns = _pair(window)
-        return total / (rows * columns)
-    return total / _reduce_window(jnp.ones_like(x[:1, :, :, :1]), 0.0, lax.add, window, stride, padding)
-
-
-def global_avg_pool2d(x: Array) -> Array:
-    """Mean over rows and columns: ``[B, H, W, C] -> [B, C]``."""
-    return jnp.mean(x, axis=(1, 2))
 
 
 def dropout(x: Array, rate: float, key: Key) -> Array:
@@ -188,6 +160,17 @@ def batch_norm(
     return y.astype(x.dtype)
 
 
+def local_response_norm(x: Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> Array:
+    """``x / (k + alpha * sum of x**2 over size neighbouring channels) ** beta`` (Krizhevsky et al. 2012, section 3.3).
+
+    ``alpha`` multiplies the sum, as the paper has it; torch divides it by ``size``.
+    """
+    window = (1,) * (x.ndim - 1) + (size,)
+    pads = ((0, 0),) * (x.ndim - 1) + ((size // 2, (size - 1) // 2),)
+    total = lax.reduce_window(jnp.square(x), np.asarray(0, x.dtype), lax.add, window, (1,) * x.ndim, pads)
+    return x * jnp.power(k + alpha * total, -beta)
+
+
 def relu(x: Array) -> Array:
     """``max(x, 0)``; the derivative at 0 is 0."""
     return jax.nn.relu(x)
@@ -206,6 +189,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": jax.nn.gelu,
     "silu": jax.nn.silu,
     "leaky_relu": jax.nn.leaky_relu,
+    "relu6": jax.nn.relu6,
     "identity": lambda x: x,
 }
 
@@ -217,18 +201,20 @@ def activation(name: str) -> Callable[[Array], Array]:
     return ACTIVATIONS[name]
 
 
-def _pair(value: Pair) -> tuple[int, int]:
+def as_pair(value: Pair) -> tuple[int, int]:
+    """``(rows, columns)`` from one int or two."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _axis_padding(padding: AxisPadding) -> tuple[int, int]:
-    before, after = _pair(padding)
+    before, after = as_pair(padding)
     if before < 0 or after < 0:
         raise UsageError(f"padding={padding} must be >= 0")
     return before, after
 
 
-def _padding(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+def as_padding(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+    """``((top, bottom), (left, right))`` from any form of padding; ValueError for "SAME" and negative numbers."""
     if isinstance(padding, str):
         raise UsageError(f"padding={padding!r} must be an int or a pair; total_padding(kernel_size - 1) keeps the size")
     rows, columns = (padding, padding) if isinstance(padding, int) else padding
@@ -237,43 +223,3 @@ def _padding(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _per_channel(value_C: Array, ndim: int) -> Array:
     return value_C.reshape((1,) * (ndim - 1) + value_C.shape)
-
-
-def _tiles(x: Array, window: Pair, stride: Pair | None, padding: Padding) -> bool:
-    """Whether the windows tile the image: then pooling is a reshape and a reduction.
-
-    Its gradient is then elementwise; the general form's is a select-and-scatter, nine loops on a CPU.
-    """
-    rows, columns = _pair(window)
-    whole = x.ndim == 4 and x.shape[1] % rows == 0 and x.shape[2] % columns == 0
-    return whole and (stride is None or _pair(stride) == (rows, columns)) and _padding(padding) == ((0, 0), (0, 0))
-
-
-def _blocks(x: Array, window: Pair) -> Array:
-    """``[B, H, W, C] -> [B, H / rows, rows, W / columns, columns, C]``."""
-    rows, columns = _pair(window)
-    B, H, W, C = x.shape
-    return x.reshape(B, H // rows, rows, W // columns, columns, C)
-
-
-def _reduce_window(x: Array, initial: float, reduce, window: Pair, stride: Pair | None, padding: Padding) -> Array:
-    (rows, columns), (stride_h, stride_w), pads = (
-        _pair(window),
-        _pair(window if stride is None else stride),
-        _padding(padding),
-    )
-    if x.ndim != 4:
-        raise UsageError(f"pooling: x of shape {x.shape} must be [B, H, W, C]")
-    try:
-        conv_output_size(x.shape[1], rows, stride_h, pads[0])
-        conv_output_size(x.shape[2], columns, stride_w, pads[1])
-    except UsageError as error:
-        raise UsageError(f"pooling of x {x.shape} with window={window}: {error}") from error
-    return lax.reduce_window(
-        x,
-        jnp.array(initial, x.dtype),
-        reduce,
-        window_dimensions=(1, rows, columns, 1),
-        window_strides=(1, stride_h, stride_w, 1),
-        padding=((0, 0), *pads, (0, 0)),
-    )
