@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxcnn.config import ModelConfig as ModelConfig
     from jaxcnn.config import OptimizerConfig as OptimizerConfig
     from jaxcnn.config import ScheduleConfig as ScheduleConfig
+    from jaxcnn.interop import from_torch as from_torch
     from jaxcnn.loop import run as run
     from jaxcnn.models import create_model as create_model
     from jaxcnn.models import list_models as list_models
@@ -34,6 +35,7 @@ _HOMES = {
     **{f"{name}Config": "jaxcnn.config" for name in _CONFIGS},
     "run": "jaxcnn.loop",
     "create_model": "jaxcnn.models",
+    "from_torch": "jaxcnn.interop",
     "list_models": "jaxcnn.models",
     "register_model": "jaxcnn.models",
 }

@@ -193,5 +193,5 @@ def _draw(task: Task, state: State, test: Resident, run_dir: RunDir, batch_size:
         ):  # a unit of a dense first layer is as large as the image
             kernel, sees_image = kernel.reshape(*task.image_shape, -1), True
         if sees_image:
-            plots.first_layer_filters(run_dir.plots / "first_layer_filters.png", kernel, name)
+            plots.first_layer_filters(run_dir.plots / "first_layer_filters.png", np.asarray(kernel), name)
             break

@@ -79,7 +79,7 @@ class AuxiliaryHead(linen.Module):
     @linen.compact
     def __call__(self, x: Array, train: bool) -> Array:
         x = BasicConv(128, 1, self.batch_norm, dtype=self.dtype, name="conv")(nn.adaptive_avg_pool2d(x, 4), train)
-        x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+        x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(1024, kernel_init=nn.init.he_fan_in, dtype=self.dtype, name="fc1")(x))
         x = nn.Dropout(self.dropout_rate)(x, train)
         return nn.Dense(self.num_classes, dtype=self.dtype, name="fc2")(x).astype(jnp.float32)

@@ -1,0 +1,102 @@
+"""Weights from torch: a state dict of numpy arrays becomes our variables. No torch is needed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen, traverse_util
+
+from jaxcnn import rng, tree
+from jaxcnn.errors import UsageError
+from jaxcnn.interop.torch_names import flattened_side, our_path, rules
+from jaxcnn.models.registry import create_model, input_shape
+
+_LEAVES = {  # what torch calls a leaf -> collection and name of ours, for layers with a kernel and for norms
+    "bias": [("params", "bias")],
+    "weight": [("params", "kernel"), ("params", "scale")],
+    "running_mean": [("batch_stats", "mean")],
+    "running_var": [("batch_stats", "var")],
+    "layer_scale": [("params", "layer_scale")],
+    "gamma": [("params", "layer_scale")],
+}
+
+
+def from_torch(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> dict[str, Any]:
+    """Variables of the network ``name`` from the weights of its torchvision or timm twin.
+
+    Args:
+      name: one of ``list_models()`` of a family that torchvision or timm has.
+      state_dict: torch's names to arrays (anything that ``numpy.asarray`` takes).
+      **overrides: the network's fields, as in ``create_model``; the class count follows from the last bias.
+
+    Returns:
+      ``{"params": ..., "batch_stats": ...}`` of float32 arrays, for ``model.apply``.
+
+    Raises:
+      ValueError: the family has no twin in torch, or entries are missing, superfluous or misshapen: all are listed.
+    """
+    arrays = {key: np.asarray(value) for key, value in state_dict.items() if not key.endswith("num_batches_tracked")}
+    biases = [array for key, array in arrays.items() if key.endswith("bias") and not key.startswith("aux")]
+    if not biases:
+        raise UsageError(f"from_torch: the state dict for {name!r} has no bias; expected torch's names, e.g. fc.bias")
+    model = create_model(name, len(biases[-1]), **overrides)
+    if not rules(model):
+        raise UsageError(f"from_torch: {name!r} has no twin in torchvision or timm")
+    if any(key.startswith("aux") for key in arrays) and "aux" not in overrides:
+        arrays = {key: array for key, array in arrays.items() if not key.startswith("aux")}
+    wanted = _abstract(model, input_shape(name))
+    found: dict[str, np.ndarray] = {}
+    problems = []
+    for key, array in arrays.items():
+        target = _target(model, key, wanted)
+        if target is None:
+            problems.append(f"{key} {array.shape} is not in the network")
+            continue
+        shape = wanted[target].shape
+        converted = _convert(array, shape, flattened_side(model, target.split("/", 1)[1].rpartition("/")[0]))
+        if converted is None:
+            problems.append(f"{key} has shape {array.shape}, which does not give {target} {shape}")
+        else:
+            found[target] = converted
+    misshapen = {_target(model, key, wanted) for key in arrays}
+    problems += [f"{key} {wanted[key].shape} is missing" for key in wanted if key not in found and key not in misshapen]
+    if problems:
+        listed = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
+        raise UsageError(f"from_torch: {len(problems)} entries do not fit {name}: {listed}")
+    variables = traverse_util.unflatten_dict({key: jnp.asarray(found[key], jnp.float32) for key in wanted}, sep="/")
+    return {"batch_stats": {}, **variables}
+
+
+def _abstract(model: linen.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return tree.named_leaves(jax.eval_shape(lambda x: model.init(rng.key(0, "init"), x, train=False), image))
+
+
+def _target(model: linen.Module, key: str, wanted: Mapping[str, Any]) -> str | None:
+    """Our name of a torch entry, or None."""
+    path, _, leaf = key.rpartition(".")
+    ours = our_path(model, path)
+    for collection, name in _LEAVES.get(leaf, []):
+        if (target := f"{collection}/{ours}/{name}") in wanted:
+            return target
+    return None
+
+
+def _convert(array: np.ndarray, shape: tuple[int, ...], side: int) -> np.ndarray | None:
+    """torch's layout to ours, or None: OIHW -> HWIO for convolutions, OI -> IO for dense layers, else as it is.
+
+    A dense layer that flattens a map has its inputs in the order C, H, W there and H, W, C here; timm writes some of
+    them, and those of squeeze-excitation, as convolutions.
+    """
+    if array.ndim == 2 and side > 1 and array.shape[1] % side**2 == 0:
+        array = array.reshape(array.shape[0], -1, side, side)
+    if array.ndim == 4:
+        array = array.transpose(2, 3, 1, 0)
+        array = array.reshape(-1, array.shape[3]) if len(shape) == 2 else array
+    elif array.ndim == 2:
+        array = array.T
+    elif len(shape) == 1:
+        array = array.reshape(-1)
+    return array if array.shape == shape else None

@@ -1,0 +1,113 @@
+"""Weights from torch: the same logits as torchvision and timm, and errors that list what does not fit."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxcnn
+
+CLASSES = 7
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="torch is not installed")
+
+
+@pytest.fixture(scope="module")
+def torchvision(torch):
+    """torchvision has no CPU build; it imports when two of its operators are declared."""
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield pytest.importorskip("torchvision", reason="torchvision is not installed")
+    library._destroy()
+
+
+def randomise(torch, model):
+    """Random weights, and BatchNorm statistics that matter."""
+    generator = torch.Generator().manual_seed(0)
+    for name, value in model.state_dict().items():
+        if name.endswith("running_mean") or (value.ndim == 1 and name.endswith("bias")):
+            value.normal_(0, 0.2, generator=generator)
+        elif name.endswith("running_var") or (value.ndim == 1 and name.endswith("weight")):
+            value.uniform_(0.5, 1.5, generator=generator)
+    return model.eval()
+
+
+def compare(torch, name, theirs, size=96):
+    images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    variables = jaxcnn.from_torch(name, {key: value.numpy() for key, value in theirs.state_dict().items()})
+    ours = jax.jit(lambda v, x: jaxcnn.create_model(name, CLASSES).apply(v, x, train=False))(variables, images)
+    assert np.abs(ours - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "alexnet",
+        "vgg11_bn",
+        "resnet18",
+        "resnet50",
+        "googlenet",
+        "densenet121",
+        "mobilenet_v2",
+        "efficientnet_b0",
+        "convnext_tiny",
+    ],
+)
+def test_logits_equal_torchvisions(torch, torchvision, name):
+    more = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    compare(torch, name, randomise(torch, getattr(torchvision.models, name)(num_classes=CLASSES, **more)))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [("seresnet50", "seresnet50"), ("efficientnet_b0", "efficientnet_b0"), ("convnext_tiny", "convnext_tiny")],
+)
+def test_logits_equal_timms(torch, torchvision, name, theirs):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    compare(torch, name, randomise(torch, timm.create_model(theirs, num_classes=CLASSES)))
+
+
+def state_dict():
+    """A ResNet-18's names and shapes, of zeros, as torch has them."""
+    model = jaxcnn.create_model("resnet18", CLASSES)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32)))
+    names = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    found = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
+        *modules, name = [key.key for key in path][1:]
+        torch_path = ".".join(modules).replace("downsample_bn", "downsample.1")
+        torch_path = torch_path if torch_path.endswith(".1") else torch_path.replace("downsample", "downsample.0")
+        torch_path = torch_path.replace("_", ".", 1) if torch_path.startswith("layer") else torch_path
+        shape = {4: (3, 2, 0, 1), 2: (1, 0)}.get(leaf.ndim)
+        found[f"{torch_path}.{names[name]}"] = np.zeros(
+            [leaf.shape[k] for k in shape] if shape else leaf.shape, np.float32
+        )
+    order = sorted(found, key=lambda key: key.startswith("fc"))
+    return {key: found[key] for key in order}
+
+
+def test_errors_list_all_entries_that_do_not_fit():
+    weights = state_dict()
+    assert jaxcnn.from_torch("resnet18", weights)["params"]["conv1"]["kernel"].shape == (7, 7, 3, 64)
+    del weights["bn1.bias"]
+    weights["extra.weight"] = np.zeros(3)
+    weights["layer1.0.conv1.weight"] = np.zeros((64, 64, 5, 5))
+    with pytest.raises(ValueError, match="3 entries") as error:
+        jaxcnn.from_torch("resnet18", weights)
+    for word in ("params/bn1/bias", "extra.weight", "layer1.0.conv1.weight"):
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("resnet51", "did you mean"), ("lenet5", "no twin"), ("resnet18", "no bias")]
+)
+def test_wrong_names(name, words):
+    with pytest.raises(ValueError, match=words):
+        jaxcnn.from_torch(name, {} if words == "no bias" else {"fc.bias": np.zeros(3)})
