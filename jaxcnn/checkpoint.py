@@ -25,7 +25,7 @@ from jaxcnn.state import State
 MARKER = "commit_success.txt"
 _FORMAT = 1
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells its life there
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells its life there, and each failure four times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,12 +143,6 @@ def read_meta(path: pathlib.Path) -> Meta | None:
         return None
 
 
-def best_step(directory: pathlib.Path) -> int | None:
-    """The step with the highest evaluation accuracy, the latest of equals; None when none was evaluated."""
-    scores = {step: accuracy(read_meta(directory / str(step))) for step in steps(directory)}
-    return best({step: score for step, score in scores.items() if score is not None})
-
-
 class _Damaged(Exception):
     """A step that cannot be trusted."""
 
@@ -156,11 +150,6 @@ class _Damaged(Exception):
 def best(scores: Mapping[int, float]) -> int | None:
     """The step with the highest score, the latest of equals."""
     return max(scores, key=lambda step: (scores[step], step)) if scores else None
-
-
-def accuracy(meta: Meta | None) -> float | None:
-    """The evaluation accuracy in a description, if there is one."""
-    return meta.metrics.get("eval_accuracy") if meta else None
 
 
 def _restore_step(path: pathlib.Path, abstract: State) -> tuple[State, Meta]:

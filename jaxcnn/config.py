@@ -31,6 +31,12 @@ class ModelConfig:
         metadata={"rule": Rule("the network's own fields by name, as flags `--model.FIELD`", on_resume="refuse")},
     )
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.overrides, Mapping):
+            raise UsageError(f"model.overrides={self.overrides!r} must be a mapping of field names to values")
+        plain = {name: _as_plain(name, value) for name, value in self.overrides.items()}
+        object.__setattr__(self, "overrides", plain)
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -41,7 +47,7 @@ class DataConfig:
         None, "directory of prepared TFDS datasets; none: the user's cache", on_resume="silent"
     )
     train_split: str = option("train", "training examples, in TFDS syntax, e.g. train[:90%]", on_resume="refuse")
-    eval_split: str = option("test", "examples for evaluation, in TFDS syntax", on_resume="silent")
+    eval_split: str = option("test", "examples for evaluation, in TFDS syntax", on_resume="refuse")
     batch_size: int = option(64, "examples per training step, over all devices", at_least=1, on_resume="refuse")
     eval_batch_size: int = option(512, "examples per evaluation step, over all devices", at_least=1, on_resume="silent")
     image_size: int | None = option(
@@ -106,7 +112,7 @@ class ScheduleConfig:
         choices=("constant", "step", "cosine", "linear", "onecycle"),
     )
     warmup: float = option(
-        0.0, "share of the run with a linear rise from 0 (onecycle: to the peak)", at_least=0, at_most=1
+        0.0, "share of the run with a linear rise from 0 (onecycle: 0 means 0.3)", at_least=0, at_most=1
     )
     milestones: tuple[float, ...] = option(
         (0.5, 0.75), "step: shares of the run after which the rate is multiplied by factor", at_least=0, at_most=1
@@ -148,7 +154,7 @@ class Config:
     experiment: str = option("", "name of the experiment, or the path of its file", on_resume="silent")
     seed: int = option(0, "everything random follows from it", at_least=0, below=2**32, on_resume="refuse")
     epochs: float | None = option(None, "length of the run in passes over the training split (or give steps)", above=0)
-    steps: int | None = option(None, "length of the run in updates (or give epochs)", at_least=1)
+    steps: int | None = option(None, "length of the run in updates (or give epochs)", at_least=1, below=2**31)
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -159,6 +165,9 @@ class Config:
     log: LogConfig = LogConfig()
 
     def __post_init__(self) -> None:
+        for name, kind in typing.get_type_hints(Config).items():
+            if _names(kind) and type(getattr(self, name)) is not kind:
+                raise UsageError(f"{name}={getattr(self, name)!r} must be a {kind.__name__}")
         for path, (value, kind, rule) in leaves(self).items():
             check(path, value, kind, rule)
         if (self.epochs is None) == (self.steps is None):
@@ -222,7 +231,9 @@ def from_json(text: str, source: str = "config") -> Config:
     """
     try:
         values = json.loads(text, object_pairs_hook=_unique)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{source} is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{source} must hold a JSON object, not {type(values).__name__}")
@@ -268,3 +279,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _names(value: Any) -> set[str]:
     """Names of a config's fields; none for a plain value."""
     return {field.name for field in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
+
+
+def _as_plain(name: str, value: Any) -> Any:
+    """An override as JSON can carry it: a list becomes a tuple, anything but plain values is refused."""
+    if name in ("name", "parent", "num_classes", "dtype"):
+        raise UsageError(f"model.overrides[{name!r}]={value!r}: {name} is not the network's own to override")
+    if isinstance(value, list | tuple):
+        return tuple(_as_plain("", item) for item in value)
+    if not isinstance(value, bool | int | float | str):
+        raise UsageError(f"model.overrides[{name!r}]={value!r} must be a bool, int, float, str or a tuple of them")
+    return value

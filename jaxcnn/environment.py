@@ -103,8 +103,8 @@ def _probe_succeeds() -> bool:
     try:
         done = subprocess.run([sys.executable, "-c", _PROBE], env=environment, capture_output=True, timeout=120)
         works = done.returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        works = False
+    except (OSError, subprocess.TimeoutExpired):  # a busy machine: no answer to remember
+        return False
     try:
         (cache_dir() / f"probe-{_machine()}.json").write_text(json.dumps({_FAST_CONVOLUTION: works}))
     except OSError:  # asked again next time

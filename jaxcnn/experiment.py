@@ -56,7 +56,7 @@ def _execute(path: pathlib.Path) -> types.ModuleType:
         spec.loader.exec_module(module)
     except UsageError as error:
         raise UsageError(f"experiment {path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise UsageError(
             f"experiment {path}{f':{lines[-1]}' if lines else ''} does not run: {type(error).__name__}: {error}"

@@ -8,20 +8,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxcnn import checkpoint, environment, tree
+from jaxcnn import checkpoint, complexity, environment, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, to_json
 from jaxcnn.data.resident import Resident
-from jaxcnn.errors import Preempted, UsageError
+from jaxcnn.errors import CheckpointError, Preempted, UsageError
 from jaxcnn.evaluate import evaluate, probabilities
-from jaxcnn.rundir import RunDir, write_text
+from jaxcnn.rundir import RunDir, read_rows, write_text
 from jaxcnn.saver import Saver
 from jaxcnn.state import State, born_sharded
 from jaxcnn.task import Task, build, steps_per_epoch, total_steps
-from jaxcnn.writers import Journal, Row, check_tensorboard, read_rows, say
+from jaxcnn.writers import Journal, Row, check_tensorboard, say
 
 
 def run(
@@ -49,6 +48,7 @@ def run(
     """
     data = config.data
     task = build(config, num_devices)
+    meshes.check_batch("data.batch_size", data.batch_size, task.mesh)
     num_train, num_eval = task.num_examples(data.train_split), task.num_examples(data.eval_split)
     if data.batch_size > num_train:
         raise UsageError(
@@ -57,6 +57,8 @@ def run(
     if config.log.tensorboard:
         check_tensorboard()
     total, epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
+    train_step, eval_step = task.train_step(total), task.eval_step()
+    task.check(train_step)
     eval_every, save_every = config.log.eval_every or epoch, config.checkpoint.every or epoch
     run_dir = RunDir(workdir)
     notices = run_dir.check(config, resume)
@@ -65,16 +67,22 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(run_dir.locked())
         state, seconds_before = _restore_or_init(task, run_dir)
-        run_dir.write_config(config)
-        for notice in notices:
-            say(notice)
         start = int(state.step)
+        if start > total:
+            raise UsageError(
+                f"workdir={run_dir.path} is at step {start}, beyond the {total} asked for; use another --workdir"
+            )
+        if start < total or not run_dir.config.exists():
+            run_dir.write_config(config)
+        elif notices:
+            say(f"the run is complete; not applied: {'; '.join(notices)}")
+        for notice in notices if start < total else ():
+            say(f"changed since the last start: {notice}")
         say(_opening(task, num_train, num_eval, start, total))
 
         journal = Journal(run_dir, start, total, num_train, tensorboard=config.log.tensorboard)
         stack.callback(journal.close)
-        saver = stack.enter_context(Saver(run_dir.checkpoints, config.checkpoint.keep, warn=say))
-        train_step, eval_step = task.train_step(total), task.eval_step()
+        saver = stack.enter_context(Saver(run_dir.checkpoints, config.checkpoint.keep, run_dir.scores(), warn=say))
         eval_batch_size = meshes.round_up(min(data.eval_batch_size, num_eval), task.mesh)
         began = time.monotonic()
 
@@ -85,12 +93,14 @@ def run(
             return evaluate(eval_step, state.variables(), test.eval_batches(eval_batch_size), num_eval, stop)
 
         def save(state: State) -> None:
+            journal.sync()
             metrics = {name: value for name, value in journal.last.items() if name.startswith("eval_")}
             seconds = seconds_before + time.monotonic() - began
             saver.save(state, metrics, seconds, to_json(config), environment.versions())
 
         if start and due(start, eval_every) and "eval_accuracy" not in journal.last:  # a stop had cut it off
             journal.write(evaluated(state), data.eval_split)
+            saver.note_score(start, journal.last.get("eval_accuracy"))
         if stop():
             save(state)
             raise Preempted(_stopped(start, run_dir))
@@ -115,7 +125,10 @@ def run(
         seconds = seconds_before + time.monotonic() - began
         summary = _summary(task, state, journal.last, num_train, seconds)
         if config.log.plots:
-            _draw(task, state, test, run_dir, eval_batch_size)
+            try:
+                _draw(task, state, test, run_dir, eval_batch_size)
+            except Exception as error:  # a picture is not worth a run
+                say(f"plots not drawn ({type(error).__name__}: {error})")
         write_text(run_dir.summary, json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -124,14 +137,20 @@ def _restore_or_init(task: Task, run_dir: RunDir) -> tuple[State, float]:
     """The state to go on from, and the seconds of training behind it."""
     checkpoint.clean(run_dir.checkpoints, warn=say)
     restored = checkpoint.restore(run_dir.checkpoints, task.abstract, warn=say)
+    if restored is None and run_dir.summary.exists():
+        raise CheckpointError(
+            f"{run_dir.path} holds a finished run without a usable checkpoint; choose another --workdir"
+        )
+    if restored is None and (lost := read_rows(run_dir.metrics)):
+        say(
+            f"no checkpoint in {run_dir.checkpoints}: starting at step 0, the {len(lost)} rows of {run_dir.metrics.name} go"
+        )
     if restored is None:
         return born_sharded(task.init, meshes.everywhere(task.mesh)), 0.0
     state, meta = restored
-    threads = meta.versions.get("NPROC")
-    if threads != os.environ.get("NPROC"):
-        say(
-            f"the checkpoint was written with NPROC={threads}, now NPROC={os.environ.get('NPROC')}: the last bits may differ"
-        )
+    threads, now = meta.versions.get("NPROC"), environment.versions()["NPROC"]
+    if threads != now:
+        say(f"the checkpoint was written with NPROC={threads}, now NPROC={now}: the last bits may differ")
     return state, meta.seconds
 
 
@@ -186,12 +205,13 @@ def _draw(task: Task, state: State, test: Resident, run_dir: RunDir, batch_size:
     )
     plots.confusion_matrix(run_dir.plots / "confusion_matrix.png", labels, chances.argmax(axis=1), names)
     plots.worst_mistakes(run_dir.plots / "worst_mistakes.png", images, labels, chances, names)
-    for name, kernel in tree.named_leaves(jax.device_get(state.params)).items():
-        sees_image = kernel.ndim == 4 and kernel.shape[2] == task.image_shape[2]
-        if kernel.shape[:-1] == (
-            math.prod(task.image_shape),
-        ):  # a unit of a dense first layer is as large as the image
-            kernel, sees_image = kernel.reshape(*task.image_shape, -1), True
-        if sees_image:
-            plots.first_layer_filters(run_dir.plots / "first_layer_filters.png", np.asarray(kernel), name)
-            break
+    kernels = {name: leaf for name, leaf in tree.named_leaves(state.params).items() if name.endswith("/kernel")}
+    first = next(
+        (layer.name for layer in complexity.layers(task.model, task.image_shape) if f"{layer.name}/kernel" in kernels),
+        "",
+    )
+    if first:
+        kernel = np.asarray(kernels[f"{first}/kernel"])
+        if kernel.shape[0] == math.prod(task.image_shape):  # a unit of a dense layer is as large as the image
+            kernel = kernel.reshape(*task.image_shape, -1)
+        plots.first_layer_filters(run_dir.plots / "first_layer_filters.png", kernel, first)

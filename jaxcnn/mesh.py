@@ -9,7 +9,12 @@ from jaxcnn.errors import UsageError
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
     """A mesh over ``num_devices`` devices (None: all). UsageError when there are fewer, with what JAX sees."""
-    devices = jax.devices()
+    try:
+        devices = jax.devices()
+    except Exception as error:  # JAX raises RuntimeError or AssertionError by version
+        raise UsageError(
+            f"JAX finds no device of the wanted platform: {(str(error).splitlines() or ['?'])[0]}"
+        ) from None
     if num_devices is not None and not 1 <= num_devices <= len(devices):
         raise UsageError(
             f"num_devices={num_devices} must be in [1, {len(devices)}]: JAX sees {len(devices)} {devices[0].platform} device(s)"

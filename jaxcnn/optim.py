@@ -18,17 +18,18 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     adam: the same decay, then Adam (Kingma & Ba 2015). adamw: Adam, then ``+ weight_decay * params`` (Loshchilov &
     Hutter 2019). Decay applies to kernels, not to biases and normalisation parameters, unless ``decay_all``.
     """
-    decay = []
+    # A part that is off keeps its place, so that it can be switched on when a run is resumed.
+    decay = clip = optax.identity()
     if config.weight_decay:
-        decay = [optax.add_decayed_weights(config.weight_decay, mask=None if config.decay_all else decays)]
-    clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
+        decay = optax.add_decayed_weights(config.weight_decay, mask=None if config.decay_all else decays)
+    if config.clip_norm is not None:
+        clip = optax.clip_by_global_norm(config.clip_norm)
     if config.name == "sgd":
-        momentum = [optax.trace(config.momentum, nesterov=config.nesterov)] if config.momentum else []
-        return optax.chain(optax.identity(), *clip, *decay, *momentum)
+        return optax.chain(clip, decay, optax.trace(config.momentum, nesterov=config.nesterov))
     adam = optax.scale_by_adam(config.momentum, config.second_moment, config.epsilon, nesterov=config.nesterov)
     if config.name == "adam":
-        return optax.chain(*clip, *decay, adam)
-    return optax.chain(*clip, adam, *decay)
+        return optax.chain(clip, decay, adam)
+    return optax.chain(clip, adam, decay)
 
 
 def decays(params: PyTree) -> PyTree:

@@ -15,6 +15,7 @@ class Preemption:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._interrupts = 0
 
     def install(self) -> "Preemption":
         """Handle the two signals from now on; call it before the slow imports."""
@@ -27,7 +28,8 @@ class Preemption:
         return self.signal is not None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal is signal.SIGINT:
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
             os._exit(130)
         self.signal = signal.Signals(number)
         hint = " (again: end now)" if number == signal.SIGINT else ""

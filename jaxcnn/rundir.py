@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -23,6 +24,24 @@ def write_text(path: pathlib.Path, text: str) -> None:
     temporary.replace(path)
 
 
+def read_rows(path: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of a metrics file. A last line torn by a kill is left out, as is all after a damaged one."""
+    rows = []
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            break
+        rows.append(row)
+    return rows
+
+
 class RunDir:
     """The paths of a run directory. Making one touches nothing on disk."""
 
@@ -41,6 +60,24 @@ class RunDir:
             raise UsageError(f"{self.path} is not a run directory: there is no config.json in it")
         return from_json(self.config.read_text(errors="replace"), str(self.config))
 
+    def scores(self) -> dict[int, float]:
+        """Evaluation accuracy of each step that has one, from the descriptions of its checkpoints and its metrics."""
+        metas = {
+            step: checkpoint.read_meta(self.checkpoints / str(step)) for step in checkpoint.steps(self.checkpoints)
+        }
+        found = {
+            step: meta.metrics["eval_accuracy"]
+            for step, meta in metas.items()
+            if meta and "eval_accuracy" in meta.metrics
+        }
+        rows = {row["step"]: row for row in read_rows(self.metrics)}
+        return found | {int(step): row["eval_accuracy"] for step, row in rows.items() if "eval_accuracy" in row}
+
+    def best_step(self) -> int | None:
+        """The checkpoint with the highest evaluation accuracy, the latest of equals; None when none was evaluated."""
+        scores, saved = self.scores(), checkpoint.steps(self.checkpoints)
+        return checkpoint.best({step: scores[step] for step in saved if step in scores})
+
     def check(self, config: Config, resume: str) -> list[str]:
         """May ``config`` be trained here? Returns notices; nothing is written.
 
@@ -51,6 +88,16 @@ class RunDir:
         if resume not in RESUME:
             raise UsageError(f"resume={resume!r} must be one of {', '.join(RESUME)}")
         self._check_writable()
+        for path, kind in (
+            (self.checkpoints, "directory"),
+            (self.plots, "directory"),
+            (self.metrics, "file"),
+            (self.summary, "file"),
+        ):
+            if path.exists() and (path.is_dir() if kind == "file" else not path.is_dir()):
+                raise UsageError(f"workdir={self.path}: {path.name} must be a {kind}; choose another --workdir")
+        if self.checkpoints.exists() and not os.access(self.checkpoints, os.W_OK | os.X_OK):
+            raise UsageError(f"workdir={self.path}: no permission to write in checkpoints")
         saved = checkpoint.steps(self.checkpoints)
         if resume == "never" and saved:
             raise UsageError(
@@ -71,7 +118,7 @@ class RunDir:
         told = [
             f"{path}: {old!r} -> {new!r}" for path, (old, new, rule) in changes.items() if rule.on_resume == "notice"
         ]
-        return [f"changed since the last start: {line}" for line in told]
+        return told
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -22,15 +22,9 @@ class Saver:
     after three in a row ``save`` raises CheckpointError.
     """
 
-    def __init__(self, directory: pathlib.Path, keep: int, warn: Callable[[str], None]):
+    def __init__(self, directory: pathlib.Path, keep: int, scores: Mapping[int, float], warn: Callable[[str], None]):
         self._warn, self._failures, self._pending = warn, 0, 0
-        self._policy = _KeepLatestAndBest(
-            keep,
-            {
-                step: checkpoint.accuracy(checkpoint.read_meta(directory / str(step)))
-                for step in checkpoint.steps(directory)
-            },
-        )
+        self._policy = _KeepLatestAndBest(keep, dict(scores))
         self._options = ocp.CheckpointManagerOptions(
             create=True,
             step_name_format=ocp.path.step.standard_name_format(atomicity_options=_ATOMICITY),
@@ -58,7 +52,7 @@ class Saver:
             config,
             dict(versions),
         )
-        self._policy.accuracy[step] = metrics.get("eval_accuracy")
+        self.note_score(step, metrics.get("eval_accuracy"))
         self._pending = step
         try:
             arguments = ocp.args.Composite(
@@ -67,6 +61,11 @@ class Saver:
             self._manager.save(step, args=arguments, force=True)
         except Exception as error:  # whatever orbax or the disk says: the run is worth more than this save
             self._failed(error)
+
+    def note_score(self, step: int, accuracy: float | None) -> None:
+        """Say how accurate a step is: the best one stays."""
+        if accuracy is not None:
+            self._policy.accuracy[step] = accuracy
 
     def wait(self) -> None:
         """Wait for the last save; CheckpointError when it failed."""
@@ -117,7 +116,7 @@ class Saver:
 class _KeepLatestAndBest:
     """Orbax's preservation policy: the latest ``keep`` steps and the most accurate one."""
 
-    def __init__(self, keep: int, accuracy: dict[int, float | None]):
+    def __init__(self, keep: int, accuracy: dict[int, float]):
         self.keep, self.accuracy = keep, accuracy
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:

@@ -7,11 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen
-from flax.errors import FlaxError
 from jax.sharding import NamedSharding
 
 from jaxcnn import rng
-from jaxcnn.errors import UsageError
 from jaxcnn.typing import Array, PyTree, Variables
 
 
@@ -59,11 +57,8 @@ def make_init(
 
 
 def abstract_state(init: Init, sharding: NamedSharding) -> State:
-    """Shapes, dtypes and shardings of the state, with no array made. UsageError when the network refuses the image."""
-    try:
-        shapes = jax.eval_shape(init)
-    except (TypeError, FlaxError) as error:
-        raise UsageError(f"the network cannot be built: {str(error).splitlines()[0]}") from error
+    """Shapes, dtypes and shardings of the state, with no array made."""
+    shapes = jax.eval_shape(init)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
 
 

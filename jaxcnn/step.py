@@ -10,6 +10,7 @@ from flax import linen
 from jaxcnn import rng
 from jaxcnn.augment import ops
 from jaxcnn.config import AugmentConfig
+from jaxcnn.errors import UsageError
 from jaxcnn.losses import cross_entropy
 from jaxcnn.metrics import classification_sums
 from jaxcnn.state import State
@@ -37,6 +38,7 @@ def make_train_step(
     normalise: Callable[[Array], Array],
     augment: AugmentConfig,
     *,
+    num_classes: int,
     seed: int,
     label_smoothing: float = 0.0,
     ema_decay: float | None = None,
@@ -63,6 +65,10 @@ def make_train_step(
                 mutable=["batch_stats"],
                 rngs={"dropout": rng.key(seed, "dropout", state.step)},
             )
+            if logits_BK.ndim != 2 or logits_BK.shape[1] != num_classes:
+                raise UsageError(
+                    f"the network gives logits of shape {logits_BK.shape}, must be [batch, {num_classes} classes]"
+                )
             loss = jnp.mean(cross_entropy(logits_BK, batch["label"], label_smoothing))
             return loss, (logits_BK, updated.get("batch_stats", {}))
 

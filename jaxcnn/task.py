@@ -1,10 +1,12 @@
 """A config turned into objects: what training, evaluation and prediction have in common."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen
 from jax.sharding import Mesh
@@ -12,7 +14,7 @@ from jax.sharding import Mesh
 from jaxcnn import mesh as meshes
 from jaxcnn import models, schedules, step
 from jaxcnn.config import Config
-from jaxcnn.data import catalog, source
+from jaxcnn.data import catalog, image, source
 from jaxcnn.data.resident import Resident
 from jaxcnn.errors import UsageError
 from jaxcnn.evaluate import make_eval_step, make_predict_step
@@ -49,6 +51,16 @@ class Task:
         """uint8 images -> what the network takes."""
         return step.make_normalise(self.dataset.mean, self.dataset.std)
 
+    def check(self, train_step: step.TrainStep) -> None:
+        """Trace the update without running it. UsageError when the network fails in it or gives other logits than one a class."""
+        size = self.config.data.batch_size
+        batch = {
+            "image": jax.ShapeDtypeStruct((size, *self.image_shape), jnp.uint8),
+            "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+        }
+        with _as_usage_error(self.config):
+            jax.eval_shape(train_step, self.abstract, batch)
+
     def train_step(self, total_steps: int) -> step.TrainStep:
         """The jitted update; it takes the memory of the state that it is given."""
         config = self.config
@@ -58,6 +70,7 @@ class Task:
             schedules.make_schedule(config.schedule, config.optimizer.learning_rate, total_steps),
             self.normalise(),
             config.augment,
+            num_classes=self.dataset.num_classes,
             seed=config.seed,
             label_smoothing=config.loss.label_smoothing,
             ema_decay=config.optimizer.ema_decay,
@@ -77,7 +90,7 @@ class Task:
         """A split on the devices, its images as the network sees them."""
         data = self.config.data
         examples = source.load(self.dataset, split, data.data_dir)
-        fitted = source.Examples(source.fit(examples.images, data.image_size, data.fit), examples.labels)
+        fitted = source.Examples(image.fit(examples.images, data.image_size, data.fit), examples.labels)
         return Resident(fitted, meshes.everywhere(self.mesh), meshes.rows(self.mesh))
 
     def num_examples(self, split: str) -> int:
@@ -88,7 +101,6 @@ class Task:
 def build(config: Config, num_devices: int | None = None) -> Task:
     """Turn a config into objects. UsageError for unknown names, fields and sizes that do not fit; nothing is compiled."""
     mesh = meshes.make_mesh(num_devices)
-    meshes.check_batch("data.batch_size", config.data.batch_size, mesh)
     dataset = catalog.find(config.data.dataset)
     rows, columns, channels = dataset.image_shape
     size = config.data.image_size
@@ -100,13 +112,29 @@ def build(config: Config, num_devices: int | None = None) -> Task:
     model = models.create_model(config.model.name, dataset.num_classes, config.model.dtype, **config.model.overrides)
     optimizer = make_optimizer(config.optimizer)
     init = make_init(model, optimizer, image_shape, config.seed, config.optimizer.ema_decay is not None)
-    abstract = abstract_state(init, meshes.everywhere(mesh))
+    with _as_usage_error(config):
+        abstract = abstract_state(init, meshes.everywhere(mesh))
     return Task(config, mesh, dataset, image_shape, model, optimizer, init, abstract)
+
+
+@contextlib.contextmanager
+def _as_usage_error(config: Config) -> Iterator[None]:
+    """Whatever a network raises while it is traced is its author's to mend: one line that names it."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise UsageError(f"model={config.model.name!r} cannot be used: {type(error).__name__}: {reason}") from error
 
 
 def total_steps(config: Config, num_examples: int) -> int:
     """Updates in the whole run."""
-    return config.steps or math.ceil((config.epochs or 0) * num_examples / config.data.batch_size)
+    steps = config.steps or (config.epochs or 0) * num_examples / config.data.batch_size
+    if steps >= 2**31:
+        raise UsageError(f"epochs={config.epochs} are {steps:.3g} steps, which must be < {2**31}")
+    return math.ceil(steps)
 
 
 def steps_per_epoch(config: Config, num_examples: int) -> int:

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import os
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -15,31 +16,13 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxcnn.errors import NonFiniteError, UsageError
-from jaxcnn.rundir import RunDir, write_text
+from jaxcnn.rundir import RunDir, read_rows, write_text
 from jaxcnn.typing import Sums
 
 _SECONDS_BETWEEN_LINES = 5.0
 _IN_FLIGHT = 8  # updates handed to the device and not yet finished: enough to keep it busy, few enough to stop soon
 
 Row = Mapping[str, float]
-
-
-def read_rows(path: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of a metrics file. A last line torn by a kill is left out, as is all after a damaged one."""
-    rows = []
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            break
-        rows.append(row)
-    return rows
 
 
 class MetricsLog:
@@ -57,6 +40,8 @@ class MetricsLog:
         if not path.exists() or path.read_bytes() != text.encode():
             write_text(path, text)
         self._file = path.open("a")
+        if missing := step - len({row["step"] for row in rows}):
+            say(f"{path} lacks the rows of {missing} updates before step {step}")
         self.last: dict[str, float] = rows[-1] if rows and rows[-1]["step"] == step else {"step": step}
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -73,6 +58,10 @@ class MetricsLog:
         self._file.close()
         write_text(self._path, _as_text(rows))
         self._file = self._path.open("a")
+
+    def sync(self) -> None:
+        """Wait until the rows are on the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
@@ -206,6 +195,10 @@ class Journal:
         """The row of the last update: all of it once written, only its step before the first."""
         return self._log.last
 
+    def sync(self) -> None:
+        """Wait until all rows are on the disk, before the checkpoint that makes them final."""
+        self._log.sync()
+
     def restart_clock(self) -> None:
         """Leave what came before out of images per second."""
         self._clock = time.monotonic()
@@ -235,6 +228,14 @@ class Journal:
 def console() -> Console:
     """Standard error, shared by lines and bar so that they do not overwrite each other."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def output() -> Console:
+    """Standard output for tables: as wide as the terminal, and wide enough for any table elsewhere."""
+    result = Console(highlight=False)
+    if not result.is_terminal:
+        result.width = 240
+    return result
 
 
 def say(text: str) -> None:

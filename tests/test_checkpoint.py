@@ -34,7 +34,7 @@ def states(task, count):
 
 def save(task, directory, accuracies, keep=100):
     said, digests = [], {}
-    with Saver(directory, keep, said.append) as writer:
+    with Saver(directory, keep, {}, said.append) as writer:
         for state, accuracy in zip(states(task, len(accuracies)), accuracies):
             metrics = {} if accuracy is None else {"eval_accuracy": accuracy}
             digests[int(state.step)] = tree.digest(state._asdict())
@@ -57,11 +57,18 @@ def test_a_state_comes_back_bit_for_bit(task, tmp_path):
 def test_the_latest_and_the_best_are_kept_also_by_a_second_writer(task, tmp_path):
     save(task, tmp_path, [0.1, 0.9, 0.3, None, 0.2], keep=2)
     assert checkpoint.steps(tmp_path) == [2, 4, 5]
-    assert checkpoint.best_step(tmp_path) == 2
-    with Saver(tmp_path, 2, print) as writer:
+    assert read_scores(tmp_path) == {2: 0.9, 4: None, 5: 0.2}
+    with Saver(tmp_path, 2, {2: 0.9}, print) as writer:
         for state in list(states(task, 8))[5:]:
             writer.save(state, {"eval_accuracy": 0.9 if int(state.step) == 7 else 0.1}, 0.0, "{}", {})
     assert checkpoint.steps(tmp_path) == [7, 8]  # of equal accuracies the later is the best
+
+
+def read_scores(directory):
+    return {
+        step: checkpoint.read_meta(directory / str(step)).metrics.get("eval_accuracy")
+        for step in checkpoint.steps(directory)
+    }
 
 
 def test_nothing_to_restore(task, tmp_path):
@@ -189,7 +196,7 @@ def test_a_failed_save_is_told_and_the_third_in_a_row_raises(task, tmp_path, mon
     everything = list(states(task, 6))
     with (  # noqa: PT012
         pytest.raises(CheckpointError, match="3 checkpoints in a row"),
-        Saver(tmp_path, 3, said.append) as writer,
+        Saver(tmp_path, 3, {}, said.append) as writer,
     ):
         writer.save(everything[0], {}, 0.0, "{}", {})
         writer.wait()
@@ -207,7 +214,7 @@ def test_a_failed_save_is_told_and_the_third_in_a_row_raises(task, tmp_path, mon
 
 def test_saving_goes_on_after_a_failure(task, tmp_path, monkeypatch):
     said, everything = [], list(states(task, 3))
-    with Saver(tmp_path, 3, said.append) as writer:
+    with Saver(tmp_path, 3, {}, said.append) as writer:
         writer.save(everything[0], {}, 0.0, "{}", {})
         with monkeypatch.context() as patch:
             patch.setattr(
@@ -252,7 +259,7 @@ def test_donated_memory_does_not_reach_a_checkpoint(task, tmp_path):
     update = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + jnp.asarray(1).astype(leaf.dtype), s), donate_argnums=0)
     state = born_sharded(task.init, meshes.everywhere(task.mesh))
     digests = {}
-    with Saver(tmp_path, 100, print) as writer:
+    with Saver(tmp_path, 100, {}, print) as writer:
         for _ in range(10):
             state = update(state)
             digests[int(state.step)] = tree.digest(state._asdict())

@@ -289,8 +289,20 @@ BAD = [
     ("train lenet_digits --model.dtype=fp7", 2, "float32, bfloat16"),
     ("train lenet_digits --optimizer.name=sdg", 2, "did you mean 'sgd'"),
     ("train lenet_digits --schedule.milestones=0.5,x", 2, "milestones"),
-    ("train --config={tmp}/file", 2, "not JSON"),
-    ("train --config={tmp}/nope.json", 2, "config.json of a run"),
+    ("train --config={tmp}/file --workdir=new", 2, "not JSON"),
+    ("train --config={tmp}/nope.json --workdir=new", 2, "config.json of a run"),
+    ("train lenet_digits --config={tmp}/file", 2, "one of the two"),
+    ("train lenet_digits --flagfile={tmp}/file", 2, "flagfile"),
+    ("train lenet_digits --undefok=foo --foo=1", 2, "undefok"),
+    ("train lenet_digits --steps=3000000000", 2, "steps=3000000000"),
+    ("train lenet_digits --epochs=1e300", 2, "epochs=1e[+]300"),
+    ("train lenet_digits --model.dropout_rate=2", 2, "rate=2"),
+    ("train lenet_digits --model=mlp --model.hidden=0", 2, "'mlp' cannot be used"),
+    ("train {tmp}/flat.py", 2, "logits of shape"),
+    ("train {tmp}/leave.py", 2, "SystemExit"),
+    ("train {tmp}/config.py", 2, "must be a ModelConfig"),
+    ("train {tmp}/odd.py", 2, "must be a bool, int"),
+    ("predict {tmp} " + 300 * "x", 2, "File name too long"),
     ("train {tmp}/bad.py", 2, r"bad.py:2 does not run: NameError"),
     ("train {tmp}/empty.py", 2, "must set `config"),
     ("eval", 2, "one run directory"),
@@ -314,6 +326,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(jaxcnn_, tmp_path, command, co
     (tmp_path / "full" / "precious.txt").touch()
     (tmp_path / "bad.py").write_text("x = 1\nconfig = Confg()\n")
     (tmp_path / "empty.py").write_text("")
+    (tmp_path / "leave.py").write_text("import sys\nsys.exit(0)\n")
+    own = "import jaxcnn\nconfig = jaxcnn.Config(epochs=1, model={})\n"
+    (tmp_path / "config.py").write_text(own.format("'lenet5'"))
+    (tmp_path / "odd.py").write_text(own.format("jaxcnn.ModelConfig('mlp', overrides=dict(hidden=dict()))"))
+    flat = (
+        OWN.replace("tiny_net", "flat_net").replace("TinyNet", "FlatNet").replace("jaxcnn.nn.global_avg_pool2d(x)", "x")
+    )
+    (tmp_path / "flat.py").write_text(flat)
     before = sorted(tmp_path.rglob("*"))
     got, out, err = jaxcnn_(*command.format(tmp=tmp_path).split())
     assert (got, out) == (code, "")
@@ -334,6 +354,67 @@ def test_another_run_is_refused_and_not_touched(run_dir, jaxcnn_):
         assert code == 2
         assert words in err
         assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+def test_config_without_a_workdir_is_refused(run_dir, jaxcnn_):
+    code, _, err = jaxcnn_("train", "--config=run/config.json")
+    assert code == 2
+    assert "--workdir" in err
+
+
+def test_a_finished_run_keeps_its_config(run_dir, jaxcnn_):
+    before = (run_dir / "config.json").read_text()
+    common = ("train", "lenet_digits", *FAST, "--eval_every=3", "--workdir=run")
+    code, _, err = jaxcnn_(*common, "--steps=4")
+    assert code == 2
+    assert "at step 6, beyond the 4" in err
+    code, _, err = jaxcnn_(*common, "--steps=6", "--learning_rate=0.01")
+    assert code == 0
+    assert "not applied: optimizer.learning_rate" in err
+    assert (run_dir / "config.json").read_text() == before
+
+
+def test_parts_of_the_optimizer_can_be_switched_on_in_a_resumed_run(run_dir, jaxcnn_):
+    common = ("train", "lenet_digits", *FAST, "--eval_every=3", "--workdir=run", "--steps=9")
+    code, _, err = jaxcnn_(*common, "--optimizer.clip_norm=1", "--optimizer.weight_decay=0")
+    assert code == 0, err
+
+
+def test_a_lost_metrics_file_does_not_block_a_finished_run(run_dir, jaxcnn_):
+    (run_dir / "metrics.jsonl").unlink()
+    flags = ("--steps=6", "--eval_every=3", "--workdir=run", "--log.plots=true")
+    code, _, err = jaxcnn_("train", "lenet_digits", *FAST, *flags)
+    assert code == 0, err
+    assert "lacks the rows of 6 updates" in err
+
+
+def test_a_finished_run_that_lost_its_checkpoints_is_not_begun_anew(run_dir, jaxcnn_):
+    for path in run_dir.glob("checkpoints/*/commit_success.txt"):
+        path.unlink()
+    code, _, err = jaxcnn_("train", "lenet_digits", *FAST, "--steps=6", "--eval_every=3", "--workdir=run")
+    assert code == 4
+    assert "finished run without a usable checkpoint" in err
+
+
+def test_predict_turns_photographs_and_fills_transparent_ones(run_dir, jaxcnn_, tmp_path):
+    array = np.zeros((40, 60), np.uint8)
+    array[:10] = 255
+    upright = Image.fromarray(array)
+    upright.save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be seen upright it must be turned clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.png", exif=exif)
+    rgba = Image.new("RGBA", (60, 40), (0, 0, 0, 0))
+    rgba.paste((255, 255, 255, 255), (0, 0, 60, 10))
+    rgba.paste((0, 0, 0, 255), (0, 10, 60, 40))
+    rgba.save(tmp_path / "c.png")
+    Image.new("RGBA", (60, 40), (0, 0, 0, 0)).save(tmp_path / "d.png")
+    Image.new("L", (60, 40), 255).save(tmp_path / "e.png")
+    code, out, _ = jaxcnn_("predict", run_dir, *(tmp_path / f"{name}.png" for name in "abcde"), "--format=json")
+    assert code == 0
+    a, b, c, d, e = (answer["top"] for answer in json.loads(out))
+    assert a == b == c
+    assert d == e
 
 
 def test_a_longer_run_goes_on_with_a_notice(run_dir, jaxcnn_):

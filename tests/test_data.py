@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from jaxcnn import mesh as meshes
-from jaxcnn.data import catalog, source
+from jaxcnn.data import catalog, image, source
 from jaxcnn.data.resident import Resident
 from jaxcnn.environment import cache_dir
 from jaxcnn.errors import DataError, UsageError
@@ -146,9 +146,9 @@ def png(array, **options):
 
 def test_decode_reads_grey_and_colour():
     rgb = np.random.default_rng(0).integers(0, 255, (4, 5, 3), np.uint8)
-    np.testing.assert_array_equal(source.decode(png(rgb), 3, "x"), rgb)
-    assert source.decode(png(rgb), 1, "x").shape == (4, 5, 1)
-    np.testing.assert_array_equal(source.decode(png(rgb[..., 0]), 3, "x"), np.repeat(rgb[..., :1], 3, axis=2))
+    np.testing.assert_array_equal(image.decode(png(rgb), 3, "x"), rgb)
+    assert image.decode(png(rgb), 1, "x").shape == (4, 5, 1)
+    np.testing.assert_array_equal(image.decode(png(rgb[..., 0]), 3, "x"), np.repeat(rgb[..., :1], 3, axis=2))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_decode_reads_grey_and_colour():
 )
 def test_decode_names_what_is_damaged(data):
     with pytest.raises(DataError, match="record 17"):
-        source.decode(data, 1, "record 17")
+        image.decode(data, 1, "record 17")
 
 
 def test_a_header_that_promises_too_much_is_refused_before_decoding():
@@ -168,20 +168,20 @@ def test_a_header_that_promises_too_much_is_refused_before_decoding():
 
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     with pytest.raises(DataError, match="record 3"):
-        source.decode(bytes(data), 1, "record 3")
+        image.decode(bytes(data), 1, "record 3")
 
 
 def test_fit_pads_evenly_and_resizes_as_pillow():
     images = source.load(DIGITS, "test").images[:3]
-    padded = source.fit(images, 13, "pad")
+    padded = image.fit(images, 13, "pad")
     np.testing.assert_array_equal(padded[:, 2:10, 2:10], images)
     assert padded.sum() == images.sum()
-    resized = source.fit(images, 32, "resize")
+    resized = image.fit(images, 32, "resize")
     theirs = Image.fromarray(images[0, ..., 0]).resize((32, 32), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(resized[0, ..., 0], np.asarray(theirs))
-    assert source.fit(images, None, "pad") is images
+    assert image.fit(images, None, "pad") is images
     with pytest.raises(UsageError, match="image_size=4"):
-        source.fit(images, 4, "pad")
+        image.fit(images, 4, "pad")
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 8])

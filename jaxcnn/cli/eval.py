@@ -2,15 +2,13 @@
 
 import json
 
-from rich.console import Console
-
 from jaxcnn import mesh as meshes
 from jaxcnn.cli import saved
 from jaxcnn.cli.flags import Flags, Stop, configure
 from jaxcnn.errors import UsageError
 from jaxcnn.evaluate import evaluate
 from jaxcnn.rundir import RunDir
-from jaxcnn.writers import table
+from jaxcnn.writers import output, table
 
 
 def main(arguments: list[str], stop: Stop) -> int:
@@ -51,5 +49,5 @@ def main(arguments: list[str], stop: Stop) -> int:
         "top-5 accuracy": f"{metrics['eval_top5_accuracy']:.2%}",
         "loss": f"{metrics['eval_loss']:.4f}",
     }
-    Console(highlight=False).print(table(f"{rest[0]}, step {int(state.step):,}", rows))
+    output().print(table(f"{rest[0]}, step {int(state.step):,}", rows))
     return 0

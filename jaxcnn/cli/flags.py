@@ -66,6 +66,8 @@ class Flags:
 
     def parse(self, arguments: list[str], known_only: bool = False) -> list[str]:
         """Read the flags; returns the other arguments. With --help, prints the flags and exits 0."""
+        if special := [word for word in arguments if word.lstrip("-").partition("=")[0] in ("flagfile", "undefok")]:
+            raise UsageError(f"Unknown command line flag '{special[0]}'")  # absl would read any file, accept any typo
         try:
             rest = self.values(["jaxcnn", *arguments], known_only=known_only)[1:]
         except flags.Error as error:

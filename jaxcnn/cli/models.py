@@ -1,12 +1,12 @@
 """``models [PATTERN]``: the networks by name."""
 
-from rich.console import Console
 from rich.table import Table
 
 from jaxcnn import models
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.errors import UsageError
 from jaxcnn.models.registry import find, overridable
+from jaxcnn.writers import output
 
 
 def main(arguments: list[str], stop: Stop) -> int:
@@ -22,5 +22,5 @@ def main(arguments: list[str], stop: Stop) -> int:
     for name in names:
         fields = ", ".join(f"{field}={value!r}" for field, (_, value) in overridable(name).items())
         table.add_row(name, "x".join(map(str, find(name).input_shape)), fields)
-    Console(highlight=False).print(table)
+    output().print(table)
     return 0

@@ -6,15 +6,15 @@ import pathlib
 import sys
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from jaxcnn import mesh as meshes
 from jaxcnn.cli import saved
 from jaxcnn.cli.flags import Flags, Stop
-from jaxcnn.data import source
+from jaxcnn.data import image
 from jaxcnn.errors import UsageError
 from jaxcnn.rundir import RunDir
+from jaxcnn.writers import output
 
 _ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 _FORMATS = ("table", "csv", "json")
@@ -44,8 +44,8 @@ def main(arguments: list[str], stop: Stop) -> int:
     task, state = saved.open_state(run_dir, saved.read_config(run_dir, flags), flags["checkpoint"])
 
     data = task.config.data
-    images = np.stack([source.read_image(file, task.dataset.image_shape) for file in files])
-    images = source.fit(255 - images if flags["invert"] else images, data.image_size, data.fit)
+    images = np.stack([image.read_image(file, task.dataset.image_shape) for file in files])
+    images = image.fit(255 - images if flags["invert"] else images, data.image_size, data.fit)
     predict, size = task.predict_step(), meshes.round_up(min(_BATCH, len(files)), task.mesh)
     padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), np.uint8)])
     chances = [
@@ -97,4 +97,4 @@ def _print(results: list[tuple[str, list[tuple[str, float]]]], how: str) -> None
             table.add_column(f"{rank}.", no_wrap=True)
         for file, top in results:
             table.add_row(file, *(f"{name} {p:.1%}" for name, p in top))
-        Console(highlight=False).print(table)
+        output().print(table)

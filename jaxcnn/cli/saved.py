@@ -36,7 +36,7 @@ def open_state(run_dir: RunDir, config: Config, which: str) -> tuple[Task, State
         raise CheckpointError(f"{run_dir.path} holds no finished checkpoint")
     step = None
     if which == "best":
-        step = checkpoint.best_step(run_dir.checkpoints)
+        step = run_dir.best_step()
         if step is None:
             raise CheckpointError(
                 f"{run_dir.path}: no checkpoint was evaluated, so none is best; use --checkpoint=latest"

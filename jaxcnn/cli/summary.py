@@ -1,12 +1,12 @@
 """``summary MODEL``: a network layer by layer."""
 
 import jax.numpy as jnp
-from rich.console import Console
 from rich.table import Table
 
 from jaxcnn import complexity, models
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.errors import UsageError
+from jaxcnn.writers import output
 
 
 def main(arguments: list[str], stop: Stop) -> int:
@@ -40,6 +40,6 @@ def main(arguments: list[str], stop: Stop) -> int:
     params, macs = sum(layer.num_params for layer in layers), sum(layer.num_macs for layer in layers)
     table.add_section()
     table.add_row("total", "", "", f"{params:,}", f"{macs:,}", style="bold")
-    Console(highlight=False).print(table)
+    output().print(table)
     print(f"{params * jnp.float32(0).nbytes / 1e6:.3g} MB of float32 parameters; FLOPs are twice the multiply-adds")
     return 0

@@ -6,14 +6,12 @@ import json
 import pathlib
 from typing import Any
 
-from rich.console import Console
-
-from jaxcnn import experiment, loop
+from jaxcnn import experiment, loop, models
 from jaxcnn.cli.flags import SHORT, Flags, Stop, configure
 from jaxcnn.config import Config, ModelConfig, difference, from_json
 from jaxcnn.errors import UsageError
 from jaxcnn.rundir import RESUME, RunDir
-from jaxcnn.writers import table
+from jaxcnn.writers import output, table
 
 
 def main(arguments: list[str], stop: Stop) -> int:
@@ -34,6 +32,8 @@ def main(arguments: list[str], stop: Stop) -> int:
     if given.get("data.data_dir"):  # config.json is read from other directories too
         given["data.data_dir"] = str(pathlib.Path(given["data.data_dir"]).absolute())
     config = configure(base, given)
+    if flags["config"] and not flags["workdir"]:
+        raise UsageError("--config repeats a run in a directory of its own: give --workdir too")
     workdir = flags["workdir"] or default_workdir(original, config)
     if flags["resume"] not in RESUME:
         raise UsageError(f"--resume={flags['resume']} must be one of {', '.join(RESUME)}")
@@ -63,12 +63,22 @@ def _flags() -> Flags:
 
 
 def _base(name: str, path: str | None, help_wanted: bool) -> Config:
+    if name and path is not None and not name.endswith(".py"):
+        raise UsageError(
+            f"--config={path} and the experiment {name!r}: give one of the two (or the .py file of its network)"
+        )
     config = experiment.load(name) if name else None  # with --config too: the file may register the network
     if path is not None:
         try:
-            return from_json(pathlib.Path(path).read_text(errors="replace"), path)
+            config = from_json(pathlib.Path(path).read_text(errors="replace"), path)
         except OSError as error:
             raise UsageError(f"--config={path}: {error.strerror}; it must be the config.json of a run") from None
+        if config.model.name not in models.list_models() and config.experiment.endswith(".py"):
+            file = config.experiment
+            raise UsageError(
+                f"model={config.model.name!r} is your own: name the file that registers it: train {file} --config=..."
+            )
+        return config
     if config is None:
         if not help_wanted:
             raise UsageError(
@@ -120,4 +130,4 @@ def _show(summary: dict[str, Any], run_dir: RunDir) -> None:
     }
     if run_dir.plots.is_dir():
         rows["pictures"] = _short(run_dir.plots)
-    Console(highlight=False, soft_wrap=True).print(table(summary["experiment"] or summary["model"], rows))
+    output().print(table(summary["experiment"] or summary["model"], rows))

@@ -7,22 +7,22 @@ a minute, and the arrays are kept in the user's cache, where the next run finds 
 import concurrent.futures
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import io
 import os
 import pathlib
+import shutil
 import tempfile
 import zlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from jaxcnn.data.catalog import Dataset
+from jaxcnn.data.image import decode
 from jaxcnn.environment import cache_dir, num_cores
 from jaxcnn.errors import DataError, UsageError, nearest
-
-_MAX_PIXELS = 50_000_000  # a header that promises more is refused before anything is decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,56 +50,20 @@ def load(dataset: Dataset, split: str, data_dir: str | None = None) -> Examples:
     """
     if dataset.origin == "synthetic":
         return _slice({name: _fake(dataset, n) for name, n in (("train", 512), ("test", 100))}, split)
+    try:
+        return _load(dataset, split, data_dir)
+    except DataError:
+        if dataset.origin != "ours":
+            raise
+        shutil.rmtree(cache_dir() / "tfds" / dataset.name, ignore_errors=True)  # ours to make again
+        return _load(dataset, split, data_dir)
+
+
+def _load(dataset: Dataset, split: str, data_dir: str | None) -> Examples:
     builder = _builder(dataset, data_dir)
     wanted = _instructions({name: info.num_examples for name, info in builder.info.splits.items()}, split)
     whole = {name: _cached(dataset, builder.info.splits[name]) for name in {name for name, _, _ in wanted}}
     return _slice(whole, split)
-
-
-def fit(images: np.ndarray, size: int | None, how: str) -> np.ndarray:
-    """Bring uint8 images ``[N, H, W, C]`` to ``size`` rows and columns by ``how``: "resize" (bicubic) or "pad"."""
-    _, rows, columns, _ = images.shape
-    if size is None or (rows, columns) == (size, size):
-        return images
-    if how == "pad":
-        top, left = size - rows, size - columns
-        if top < 0 or left < 0:
-            raise UsageError(
-                f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use data.fit=resize"
-            )
-        halves = ((0, 0), (top // 2, top - top // 2), (left // 2, left - left // 2), (0, 0))
-        return np.pad(images, halves)
-    return np.stack([_as_array(_as_image(image).resize((size, size), Image.Resampling.BICUBIC)) for image in images])
-
-
-def read_image(path: pathlib.Path, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """An image file as the dataset would hold it: uint8 of ``image_shape``, resized (bicubic) when it has another size.
-
-    Raises:
-      DataError: the file cannot be read or is no image; names it.
-    """
-    rows, columns, channels = image_shape
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-    image = decode(data, channels, str(path))
-    if image.shape[:2] == (rows, columns):
-        return image
-    return _as_array(_as_image(image).resize((columns, rows), Image.Resampling.BICUBIC))
-
-
-def decode(data: bytes, channels: int, what: str) -> np.ndarray:
-    """Decode an image file to uint8 ``[H, W, channels]`` (1: grey, 3: RGB). DataError names ``what`` and the reason."""
-    try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > _MAX_PIXELS:
-            raise DataError(f"{what}: {image.width} x {image.height} pixels is above the limit of {_MAX_PIXELS:,}")
-        if image.mode.startswith(("I", "F")):
-            raise DataError(f"{what}: {image.mode} pixels; convert it to 8 bits per channel")
-        return _as_array(image.convert("L" if channels == 1 else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{what}: not a readable image ({error})") from None
 
 
 def split_sizes(dataset: Dataset, data_dir: str | None = None) -> dict[str, int]:
@@ -122,24 +86,50 @@ def _builder(dataset: Dataset, data_dir: str | None) -> Any:
         raise UsageError(f"data.data_dir={data_dir!r} {kind}; it must be a directory of prepared TFDS datasets")
     directory = pathlib.Path(data_dir) if data_dir else cache_dir() / "tfds"
     if dataset.origin == "ours":
-        from jaxcnn.data.digits import Digits
-
-        builder = Digits(data_dir=cache_dir() / "tfds", file_format="array_record")
-        if not builder.is_prepared():
-            tfds.disable_progress_bar()
-            with contextlib.redirect_stdout(io.StringIO()):  # it takes a second; TFDS would print six lines about it
-                builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-        return builder
+        with (cache_dir() / "digits.lock").open("a") as lock:  # several first starts at once: one prepares
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return _prepared_digits()
     try:
         builder = tfds.builder(dataset.name, data_dir=directory, try_gcs=False)
         if builder.info.splits:
             return builder
-    except (OSError, ValueError, tfds.core.DatasetNotFoundError) as error:
-        raise DataError(f"dataset {dataset.name!r} in {directory} cannot be read: {error}") from None
+    except Exception as error:  # TFDS raises many kinds on damaged descriptions
+        raise DataError(
+            f"dataset {dataset.name!r} in {directory} cannot be read ({_first_line(error)}); prepare it again"
+        ) from None
     raise DataError(
         f"dataset {dataset.name!r} is not prepared in {directory}; point --data_dir at a prepared copy, or make one (this "
         f"step alone needs the package tensorflow): tfds build {dataset.name} --file_format=array_record --data_dir={directory}"
     )
+
+
+def _prepared_digits() -> Any:
+    """The builder of our digits; a damaged copy is removed and made anew."""
+    import tensorflow_datasets as tfds
+
+    from jaxcnn.data.digits import Digits
+
+    for attempt in (1, 2):
+        try:
+            builder = Digits(data_dir=cache_dir() / "tfds", file_format="array_record")
+            if not builder.is_prepared() or not builder.info.splits:
+                shutil.rmtree(builder.data_dir, ignore_errors=True)
+                tfds.disable_progress_bar()
+                with contextlib.redirect_stdout(
+                    io.StringIO()
+                ):  # it takes a second; TFDS would print six lines about it
+                    builder = Digits(data_dir=cache_dir() / "tfds", file_format="array_record")
+                    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+            return builder
+        except Exception as error:
+            if attempt == 2:
+                raise DataError(f"digits cannot be made in {cache_dir() / 'tfds'}: {_first_line(error)}") from None
+            shutil.rmtree(cache_dir() / "tfds" / "digits", ignore_errors=True)
+    raise AssertionError("unreachable")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _instructions(sizes: dict[str, int], split: str) -> list[tuple[str, int, int]]:
@@ -174,6 +164,8 @@ def _slice(whole: dict[str, Examples], split: str) -> Examples:
 def _cached(dataset: Dataset, split_info: Any) -> Examples:
     """The decoded split from the cache; a missing or damaged entry is made anew."""
     files = [pathlib.Path(path) for path in split_info.filepaths]
+    if missing := [path for path in files if not path.is_file()]:
+        raise DataError(f"{missing[0]} is missing; prepare the dataset again")
     stamps = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     name = hashlib.sha256(repr((dataset, stamps)).encode()).hexdigest()[:16]
     path = cache_dir() / "decoded" / f"{dataset.name}-{split_info.name}-{name}.npy"
@@ -261,12 +253,3 @@ def _fake(dataset: Dataset, num_examples: int) -> Examples:
         top, left = (label // 4) * rows // 4, (label % 4) * columns // 4
         image[top : top + rows // 4, left : left + columns // 4] += 80
     return Examples(images, labels)
-
-
-def _as_image(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
-def _as_array(image: Image.Image) -> np.ndarray:
-    array = np.asarray(image)
-    return array[..., None] if array.ndim == 2 else array

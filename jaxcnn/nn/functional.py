@@ -7,6 +7,7 @@ Padding is written out, as papers and torch do. Along one axis it is either an i
 strided windows it pads on the other side than the published networks and shifts every feature map.
 """
 
+import operator
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -94,6 +95,8 @@ def conv2d(
             f"conv2d: x has {channels_in} channels, w {w.shape[2]} -> {channels_out}, groups={groups}: "
             "C_in must be w.shape[2] * groups and C_out a multiple of groups"
         )
+    if b is not None and b.shape != (channels_out,):
+        raise UsageError(f"conv2d: b has shape {b.shape}, must be ({channels_out},), one bias per output channel")
     (stride_h, stride_w), (dilate_h, dilate_w), pads = as_pair(stride), as_pair(dilation), as_padding(padding)
     conv_output_size(x.shape[1], w.shape[0], stride_h, pads[0], dilate_h)  # raises when the image is too small
     conv_output_size(x.shape[2], w.shape[1], stride_w, pads[1], dilate_w)
@@ -112,6 +115,8 @@ def conv2d(
 def dense(x: Array, w: Array, b: Array | None = None) -> Array:
     """Affine map of the last axis: ``x [..., D] @ w [D, F] + b [F]``."""
     y = x @ w
+    if b is not None and b.shape != w.shape[1:]:
+        raise UsageError(f"dense: b has shape {b.shape}, must be {w.shape[1:]}, one bias per output")
     return y if b is None else y + b.reshape((1,) * (y.ndim - 1) + b.shape)
 
 
@@ -122,7 +127,7 @@ def dropout(x: Array, rate: float, key: Key) -> Array:
     """
     if not 0 <= rate < 1:
         raise UsageError(f"dropout: rate={rate} must be in [0, 1)")
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
     return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
 
 
@@ -155,8 +160,13 @@ def batch_norm(
         raise UsageError("batch_norm: give both mean and variance, or neither for the moments of this batch")
     if mean is None or variance is None:
         mean, variance = batch_moments(x)
+    if scale.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
+        raise UsageError(
+            f"batch_norm: scale {scale.shape} and bias {bias.shape} must be {x.shape[-1:]}, one per channel"
+        )
     gain = scale * lax.rsqrt(variance + epsilon)
-    y = x.astype(jnp.float32) * _per_channel(gain, x.ndim) + _per_channel(bias - mean * gain, x.ndim)
+    centred = x.astype(jnp.float32) - _per_channel(mean, x.ndim)  # first: a large mean would cancel digits afterwards
+    y = centred * _per_channel(gain, x.ndim) + _per_channel(bias, x.ndim)
     return y.astype(x.dtype)
 
 
@@ -203,7 +213,11 @@ def activation(name: str) -> Callable[[Array], Array]:
 
 def as_pair(value: Pair) -> tuple[int, int]:
     """``(rows, columns)`` from one int or two."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+    try:
+        return operator.index(value), operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        rows, columns = value  # type: ignore[misc]
+        return operator.index(rows), operator.index(columns)
 
 
 def _axis_padding(padding: AxisPadding) -> tuple[int, int]:
@@ -217,7 +231,7 @@ def as_padding(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
     """``((top, bottom), (left, right))`` from any form of padding; ValueError for "SAME" and negative numbers."""
     if isinstance(padding, str):
         raise UsageError(f"padding={padding!r} must be an int or a pair; total_padding(kernel_size - 1) keeps the size")
-    rows, columns = (padding, padding) if isinstance(padding, int) else padding
+    rows, columns = padding if isinstance(padding, tuple | list) else (padding, padding)
     return _axis_padding(rows), _axis_padding(columns)
 
 

@@ -33,11 +33,12 @@ def avg_pool2d(
     """
     if _tiles(x, window, stride, padding):
         return jnp.mean(_blocks(x, window), axis=(2, 4))
-    total = _reduce_window(x, 0.0, lax.add, window, stride, padding)
+    total = _reduce_window(x.astype(jnp.float32), 0.0, lax.add, window, stride, padding)  # a sum needs the digits
     if count_padding:
         rows, columns = as_pair(window)
-        return total / (rows * columns)
-    return total / _reduce_window(jnp.ones_like(x[:1, :, :, :1]), 0.0, lax.add, window, stride, padding)
+        return (total / (rows * columns)).astype(x.dtype)
+    ones = jnp.ones((1, *x.shape[1:3], 1), jnp.float32)
+    return (total / _reduce_window(ones, 0.0, lax.add, window, stride, padding)).astype(x.dtype)
 
 
 def adaptive_avg_pool2d(x: Array, size: int) -> Array:
@@ -73,6 +74,10 @@ def _tiles(x: Array, window: Pair, stride: Pair | None, padding: Padding) -> boo
     Its gradient is then elementwise; the general form's is a select-and-scatter, nine loops on a CPU.
     """
     rows, columns = as_pair(window)
+    if rows < 1 or columns < 1:
+        raise UsageError(f"pooling: window={window} must be >= 1")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise UsageError(f"pooling: x has dtype {x.dtype}, must be floating")
     whole = x.ndim == 4 and x.shape[1] % rows == 0 and x.shape[2] % columns == 0
     return whole and (stride is None or as_pair(stride) == (rows, columns)) and as_padding(padding) == ((0, 0), (0, 0))
 
@@ -92,6 +97,10 @@ def _reduce_window(x: Array, initial: float, reduce, window: Pair, stride: Pair 
     )
     if x.ndim != 4:
         raise UsageError(f"pooling: x of shape {x.shape} must be [B, H, W, C]")
+    if max(pads[0]) >= rows or max(pads[1]) >= columns:
+        raise UsageError(
+            f"pooling: padding={padding} must be smaller than window={window}: a window would see no pixel"
+        )
     try:
         conv_output_size(x.shape[1], rows, stride_h, pads[0])
         conv_output_size(x.shape[2], columns, stride_w, pads[1])
