@@ -1,5 +1,7 @@
 """The devices as a mesh with one axis, ``data``: rows of a batch are split over it, everything else is on each device."""
 
+import os
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -11,10 +13,11 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     """A mesh over ``num_devices`` devices (None: all). UsageError when there are fewer, with what JAX sees."""
     try:
         devices = jax.devices()
-    except Exception as error:  # JAX raises RuntimeError or AssertionError by version
+    except Exception as error:  # RuntimeError or AssertionError, by version
+        wanted = os.environ.get("JAX_PLATFORMS", "")
         raise UsageError(
-            f"JAX finds no device of the wanted platform: {(str(error).splitlines() or ['?'])[0]}"
-        ) from None
+            f"JAX_PLATFORMS={wanted!r}: JAX finds no such device here; leave it unset, or use cpu"
+        ) from error
     if num_devices is not None and not 1 <= num_devices <= len(devices):
         raise UsageError(
             f"num_devices={num_devices} must be in [1, {len(devices)}]: JAX sees {len(devices)} {devices[0].platform} device(s)"
