@@ -17,7 +17,9 @@ def torch():
 @pytest.fixture(scope="module")
 def torchvision(torch):
     """torchvision has no CPU build; it imports when two of its operators are declared."""
-    library = torch.library.Library("torchvision", "DEF")
+    from torch import library as operators
+
+    library = operators.Library("torchvision", "DEF")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     yield pytest.importorskip("torchvision", reason="torchvision is not installed")
