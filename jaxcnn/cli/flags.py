@@ -54,10 +54,10 @@ class Flags:
         """Add a flag for each field of the config, and for each field of its network; their values are the defaults."""
         fields = leaves(config)
         for name, (kind, value) in overridable(config.model.name).items():
-            fields.setdefault(f"model.{name}", (value, _kind_of(value, kind), Rule(f"field of {config.model.name}")))
+            value = config.model.overrides.get(name, value)
+            fields[f"model.{name}"] = (value, kind, Rule(f"field of {config.model.name}"))
         for path, (value, kind, rule) in fields.items():
             if path != "experiment":
-                kind = _kind_of(value, kind)
                 allowed = ", ".join(rule.choices) or rule.bounds()
                 self.define(path, kind, value, rule.help + (f" [{allowed}]" if allowed else ""))
         for short, path in SHORT.items():
@@ -130,13 +130,6 @@ class _Parser(flags.ArgumentParser):
 class _Serializer(flags.ArgumentSerializer):
     def serialize(self, value: Any) -> str:
         return _text(value)
-
-
-def _kind_of(value: Any, kind: Any) -> Any:
-    """The type of a network's own field, from its value."""
-    if kind is tuple:
-        return tuple[type(value[0]) if value else int, ...]
-    return kind
 
 
 def _text(value: Any) -> str:

@@ -138,11 +138,11 @@ def _mobilenet(model: MobileNet) -> Iterator[tuple[str, str]]:
                 yield rf"{timm}\.bn{k}", f"{here}/{part}/bn"
             yield rf"{timm}\.conv_pwl", f"{here}/project/conv"
             yield rf"{timm}\.conv_pw", f"{here}/{'expand' if expand != 1 else 'project'}/conv"
-            yield rf"{timm}\.se\.conv_(reduce|expand)", rf"{here}/se_\1"
+            yield rf"{timm}\.se\.conv_reduce", f"{here}/se/fc1"
+            yield rf"{timm}\.se\.conv_expand", f"{here}/se/fc2"
             if model.squeeze:
                 where = rf"features\.{stage}\.{i}\.block"
-                yield rf"{where}\.{len(parts) - 1}\.fc1", f"{here}/se_reduce"
-                yield rf"{where}\.{len(parts) - 1}\.fc2", f"{here}/se_expand"
+                yield rf"{where}\.{len(parts) - 1}\.(fc\d)", rf"{here}/se/\1"
                 order = [*range(len(parts) - 1), len(parts)]
                 for k, part in zip(order, parts, strict=True):
                     yield rf"{where}\.{k}\.0", f"{here}/{part}/conv"

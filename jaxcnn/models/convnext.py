@@ -40,10 +40,7 @@ class Block(linen.Module):
         y = nn.Dense(width, kernel_init=_truncated, dtype=dtype, name="fc2")(jax.nn.gelu(y, approximate=False))
         scale = self.param("layer_scale", linen.initializers.constant(1e-6), (width,)).astype(dtype)
         y = y * scale.reshape(1, 1, 1, -1)
-        if train and self.drop_rate:
-            keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.drop_rate, (y.shape[0], 1, 1, 1))
-            y = jnp.where(keep, y / (1 - self.drop_rate), jnp.zeros_like(y))
-        return x + y
+        return x + nn.StochasticDepth(self.drop_rate)(y, train)
 
 
 @register_model("convnext_mini", input_shape=(32, 32, 3), depths=(1, 1), widths=(8, 16))
@@ -58,7 +55,9 @@ class ConvNeXt(linen.Module):
     num_classes: int
     depths: tuple[int, ...] = (3, 3, 9, 3)
     widths: tuple[int, ...] = (96, 192, 384, 768)
+    dropout_rate: float = 0.0
     stochastic_depth: float = 0.1
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @linen.compact
@@ -67,13 +66,12 @@ class ConvNeXt(linen.Module):
             return nn.Conv(width, size, stride=size, kernel_init=_truncated, dtype=self.dtype, name=name)
 
         x = LayerNorm(name="stem_norm")(conv(self.widths[0], 4, "stem")(x))
-        done, total = 0, sum(self.depths)
+        rates, block = iter(nn.depth_rates(self.stochastic_depth, sum(self.depths))), nn.remat(Block, self.remat)
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             if stage > 0:
                 x = conv(width, 2, f"downsample{stage}")(LayerNorm(name=f"downsample{stage}_norm")(x))
             for i in range(depth):
-                rate = self.stochastic_depth * done / max(total - 1, 1)
-                x = Block(rate, self.dtype, name=f"stage{stage}_{i}")(x, train)
-                done += 1
-        x = LayerNorm(name="norm")(nn.global_avg_pool2d(x))
+                x = block(next(rates), self.dtype, name=f"stage{stage}_{i}")(x, train)
+        x = LayerNorm(name="norm")(nn.GlobalAvgPool(name="pool")(x))
+        x = nn.Dropout(self.dropout_rate)(x, train)
         return nn.Dense(self.num_classes, kernel_init=_truncated, dtype=self.dtype, name="fc")(x).astype(jnp.float32)

@@ -35,9 +35,9 @@ class LeNet5(linen.Module):
             return nn.Conv(features, 5, kernel_init=nn.init.glorot_uniform, dtype=self.dtype, name=name)
 
         x = f(conv(6, "conv1")(x))  # 32 -> 28
-        x = nn.avg_pool2d(x, 2)  # 14
+        x = nn.AvgPool(2, name="pool1")(x)  # 14
         x = f(conv(16, "conv2")(x))  # 10
-        x = nn.avg_pool2d(x, 2)  # 5
+        x = nn.AvgPool(2, name="pool2")(x)  # 5
         x = f(conv(120, "conv3")(x))  # 1
         if x.shape[1:3] != (1, 1):
             size = "x".join(map(str, x.shape[1:3]))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxcnn import nn
+from jaxcnn.errors import UsageError
 from jaxcnn.models.registry import register_model
 from jaxcnn.typing import Array
 
@@ -25,6 +26,8 @@ class MLP(linen.Module):
 
     @linen.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
+        if x.ndim != 4:
+            raise UsageError(f"x of shape {x.shape} must be images [B, H, W, C]")
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.hidden):
             x = nn.Dense(width, kernel_init=nn.init.he_fan_in, dtype=self.dtype, name=f"fc{i + 1}")(x)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen
 
@@ -17,26 +16,16 @@ class ConvNorm(linen.Module):
     features: int
     size: int
     activation: str
+    norm: str
     stride: int = 1
     groups: int = 1
-    epsilon: float = 1e-5
     dtype: Any = jnp.float32
 
     @linen.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        conv = nn.Conv(
-            self.features,
-            self.size,
-            self.stride,
-            self.size // 2,
-            self.groups,
-            use_bias=False,
-            dtype=self.dtype,
-            name="conv",
-        )
-        return nn.activation(self.activation)(
-            nn.BatchNorm(epsilon=self.epsilon, dtype=self.dtype, name="bn")(conv(x), train)
-        )
+        shape = (self.features, self.size, self.stride, self.size // 2, self.groups)
+        x = nn.Conv(*shape, use_bias=False, dtype=self.dtype, name="conv")(x)
+        return nn.activation(self.activation)(nn.BatchNorm(self.norm, dtype=self.dtype, name="bn")(x, train))
 
 
 class InvertedResidual(linen.Module):
@@ -50,6 +39,7 @@ class InvertedResidual(linen.Module):
     size: int
     stride: int
     activation: str
+    norm: str
     squeeze: bool = False
     drop_rate: float = 0.0
     dtype: Any = jnp.float32
@@ -57,20 +47,13 @@ class InvertedResidual(linen.Module):
     @linen.compact
     def __call__(self, x: Array, train: bool) -> Array:
         channels = x.shape[-1]
-        width, act, dtype = channels * self.expand, self.activation, self.dtype
-        y = x if self.expand == 1 else ConvNorm(width, 1, act, dtype=dtype, name="expand")(x, train)
-        y = ConvNorm(width, self.size, act, self.stride, width, dtype=dtype, name="depthwise")(y, train)
-        if self.squeeze:  # a quarter of the block's input, not of its inside
-            s = nn.Dense(max(1, channels // 4), dtype=dtype, name="se_reduce")(nn.global_avg_pool2d(y))
-            s = nn.Dense(width, dtype=dtype, name="se_expand")(nn.activation(act)(s))
-            y = y * jax.nn.sigmoid(s)[:, None, None, :]
-        y = ConvNorm(self.features, 1, "identity", dtype=dtype, name="project")(y, train)
-        if x.shape != y.shape:
-            return y
-        if train and self.drop_rate:
-            keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.drop_rate, (y.shape[0], 1, 1, 1))
-            y = jnp.where(keep, y / (1 - self.drop_rate), jnp.zeros_like(y))
-        return x + y
+        width, act, norm, dtype = channels * self.expand, self.activation, self.norm, self.dtype
+        y = x if self.expand == 1 else ConvNorm(width, 1, act, norm, dtype=dtype, name="expand")(x, train)
+        y = ConvNorm(width, self.size, act, norm, self.stride, width, dtype, name="depthwise")(y, train)
+        if self.squeeze:  # to a quarter of the block's input, not of its inside
+            y = nn.SqueezeExcite(max(1, channels // 4), act, dtype, name="se")(y)
+        y = ConvNorm(self.features, 1, "identity", norm, dtype=dtype, name="project")(y, train)
+        return x + nn.StochasticDepth(self.drop_rate)(y, train) if x.shape == y.shape else y
 
 
 # expansion, maps, repeats, stride of the first, kernel. Sandler et al. 2018, table 2; Tan & Le 2019, table 1.
@@ -109,37 +92,32 @@ class MobileNet(linen.Module):
     """conv 3x3 / 2 - inverted residuals - conv 1x1 - global average - dropout - dense.
 
     ``mobilenet_v2``: Sandler et al. 2018, table 2, ReLU6. ``efficientnet_b0``: Tan & Le 2019, table 1, SiLU,
-    squeeze-excitation and stochastic depth. Convolutions are He-initialised by fan-out, biases zero.
+    squeeze-excitation and stochastic depth. Convolutions are He-initialised by fan-out, the dense layer is Glorot-uniform,
+    biases are zero.
     """
 
     num_classes: int
     rows: tuple[tuple[int, ...], ...] = _MOBILENET_V2
     head: int = 1280
     activation: str = "relu6"
+    norm: str = "global"
     squeeze: bool = False
     dropout_rate: float = 0.2
     stochastic_depth: float = 0.0
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @linen.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        act, dtype = self.activation, self.dtype
-        x = ConvNorm(32, 3, act, stride=2, dtype=dtype, name="stem")(x, train)
-        done, total = 0, sum(repeats for _, _, repeats, _, _ in self.rows)
+        act, norm, dtype = self.activation, self.norm, self.dtype
+        block = nn.remat(InvertedResidual, self.remat)
+        x = ConvNorm(32, 3, act, norm, stride=2, dtype=dtype, name="stem")(x, train)
+        total = sum(repeats for _, _, repeats, _, _ in self.rows)
+        rates = iter(nn.depth_rates(self.stochastic_depth, total + 1))  # one more, as torchvision: the last stays below
         for stage, (expand, features, repeats, stride, size) in enumerate(self.rows, start=1):
             for i in range(repeats):
-                x = InvertedResidual(
-                    features,
-                    expand,
-                    size,
-                    stride if i == 0 else 1,
-                    act,
-                    self.squeeze,
-                    self.stochastic_depth * done / total,
-                    dtype,
-                    name=f"stage{stage}_{i}",
-                )(x, train)
-                done += 1
-        x = ConvNorm(self.head, 1, act, dtype=dtype, name="head")(x, train)
-        x = nn.Dropout(self.dropout_rate)(nn.global_avg_pool2d(x), train)
+                shape = (features, expand, size, stride if i == 0 else 1)
+                x = block(*shape, act, norm, self.squeeze, next(rates), dtype, name=f"stage{stage}_{i}")(x, train)
+        x = ConvNorm(self.head, 1, act, norm, dtype=dtype, name="head")(x, train)
+        x = nn.Dropout(self.dropout_rate)(nn.GlobalAvgPool(name="pool")(x), train)
         return nn.Dense(self.num_classes, dtype=dtype, name="fc")(x).astype(jnp.float32)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxcnn.errors import UsageError, nearest
+from jaxcnn.fields import is_kind, kind_name
 
 _OF_LINEN = {"parent", "name", "num_classes", "dtype"}  # fields that are not a user's to override
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -82,6 +84,8 @@ def create_model(name: str, num_classes: int, dtype: str = "float32", **override
             raise UsageError(
                 f"model.{field}={value!r}: {name} has no field {field!r}; its fields are {listed}{nearest(field, allowed)}"
             )
+        if not is_kind(value, allowed[field][0]):
+            raise UsageError(f"model.{field}={value!r} must be {kind_name(allowed[field][0])}")
     return entry.module(**{**entry.fields, **overrides}, num_classes=num_classes, dtype=_DTYPES[dtype])
 
 
@@ -92,13 +96,14 @@ def find(name: str) -> Entry:
     return _REGISTRY[name]
 
 
-def overridable(name: str) -> dict[str, tuple[type, Any]]:
+def overridable(name: str) -> dict[str, tuple[Any, Any]]:
     """``{field: (type, value in this variant)}`` for the fields that may be overridden; tables of rows may not."""
     entry = find(name)
     values = {
         f.name: entry.fields.get(f.name, f.default) for f in dataclasses.fields(entry.module) if f.name not in _OF_LINEN
     }
-    return {field: (type(value), value) for field, value in values.items() if _is_plain(value)}
+    kinds = typing.get_type_hints(entry.module)
+    return {field: (_kind(kinds.get(field), value), value) for field, value in values.items() if _is_plain(value)}
 
 
 def input_shape(name: str) -> tuple[int, int, int]:
@@ -109,6 +114,15 @@ def input_shape(name: str) -> tuple[int, int, int]:
 def list_models(pattern: str = "*") -> list[str]:
     """Names that match a shell pattern, sorted."""
     return sorted(fnmatch.filter(_REGISTRY, pattern))
+
+
+def _kind(annotated: Any, value: Any) -> Any:
+    """The type of a field: as annotated when that is a plain one (``rate: float = 0`` takes 0.5), else that of its value."""
+    if annotated in (bool, int, float, str) or typing.get_origin(annotated) is tuple:
+        return annotated
+    if isinstance(value, tuple):
+        return tuple[type(value[0]) if value else int, ...]
+    return type(value)
 
 
 def _is_plain(value: Any) -> bool:

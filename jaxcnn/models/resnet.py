@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen
 
 from jaxcnn import nn
+from jaxcnn.errors import UsageError
 from jaxcnn.models.registry import register_model
 from jaxcnn.typing import Array
 
@@ -19,6 +19,7 @@ class Style:
 
     Attributes:
       activation: between the layers.
+      over: the examples that share BatchNorm's moments (``nn.BatchNorm``).
       use_bias: convolutions keep a bias before their BatchNorm (only the lecture's code does).
       stride_first: a bottleneck's stride is in its first 1x1 (v1), not in its 3x3 (v1.5).
       groups, base_width: of the 3x3 of a bottleneck (ResNeXt, Wide ResNet).
@@ -28,6 +29,7 @@ class Style:
     """
 
     activation: Callable[[Array], Array] = nn.relu
+    over: str = "global"
     use_bias: bool = False
     stride_first: bool = False
     groups: int = 1
@@ -43,24 +45,17 @@ class Style:
     def norm(self, name: str, last: bool = False) -> nn.BatchNorm:
         """BatchNorm; ``last`` in its block it may start with gain 0."""
         scale_init = nn.init.zeros if last and self.zero_init else nn.init.ones
-        return nn.BatchNorm(scale_init=scale_init, dtype=self.dtype, name=name)
+        return nn.BatchNorm(self.over, scale_init=scale_init, dtype=self.dtype, name=name)
 
+    def shortcut(self, x: Array, y: Array, stride: int, train: bool) -> Array:
+        """x itself, or conv 1x1 - BN where y has another shape (option B, He et al. 2016a, section 3.3)."""
+        if x.shape == y.shape:
+            return x
+        return self.norm("downsample_bn")(self.conv(y.shape[-1], 1, "downsample", stride)(x), train)
 
-class SqueezeExcite(linen.Module):
-    """x * sigmoid(dense(relu(dense(mean of x over its positions)))) (Hu et al. 2018, figure 2)."""
-
-    reduction: int
-    dtype: Any = jnp.float32
-
-    @linen.compact
-    def __call__(self, x: Array) -> Array:
-        channels = x.shape[-1]
-        s = nn.global_avg_pool2d(x)
-        s = nn.relu(
-            nn.Dense(channels // self.reduction, kernel_init=nn.init.he_fan_in, dtype=self.dtype, name="fc1")(s)
-        )
-        s = jax.nn.sigmoid(nn.Dense(channels, dtype=self.dtype, name="fc2")(s))
-        return x * s[:, None, None, :]
+    def projection(self, x: Array, a: Array, y: Array, stride: int) -> Array:
+        """x itself, or conv 1x1 of its activation a where y has another shape; no BN on the way of x (He et al. 2016b)."""
+        return x if x.shape == y.shape else self.conv(y.shape[-1], 1, "downsample", stride)(a)
 
 
 class BasicBlock(linen.Module):
@@ -70,14 +65,14 @@ class BasicBlock(linen.Module):
     stride: int
     drop_rate: float
     style: Style
-    expansion = 1
 
     @linen.compact
     def __call__(self, x: Array, train: bool) -> Array:
         s = self.style
         y = s.activation(s.norm("bn1")(s.conv(self.features, 3, "conv1", self.stride)(x), train))
         y = s.norm("bn2", last=True)(s.conv(self.features, 3, "conv2")(y), train)
-        return s.activation(_shortcut(x, y, self, train) + _residual(y, self, train))
+        y = nn.StochasticDepth(self.drop_rate)(y, train)
+        return s.activation(s.shortcut(x, y, self.stride, train) + y)
 
 
 class Bottleneck(linen.Module):
@@ -90,7 +85,6 @@ class Bottleneck(linen.Module):
     stride: int
     drop_rate: float
     style: Style
-    expansion = 4
 
     @linen.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -101,8 +95,9 @@ class Bottleneck(linen.Module):
         y = s.activation(s.norm("bn2")(s.conv(width, 3, "conv2", second, s.groups)(y), train))
         y = s.norm("bn3", last=True)(s.conv(4 * self.features, 1, "conv3")(y), train)
         if s.squeeze:
-            y = SqueezeExcite(s.squeeze, s.dtype, name="se")(y)
-        return s.activation(_shortcut(x, y, self, train) + _residual(y, self, train))
+            y = nn.SqueezeExcite(y.shape[-1] // s.squeeze, dtype=s.dtype, name="se")(y)
+        y = nn.StochasticDepth(self.drop_rate)(y, train)
+        return s.activation(s.shortcut(x, y, self.stride, train) + y)
 
 
 class PreActBasicBlock(linen.Module):
@@ -112,7 +107,6 @@ class PreActBasicBlock(linen.Module):
     stride: int
     drop_rate: float
     style: Style
-    expansion = 1
 
     @linen.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -120,7 +114,7 @@ class PreActBasicBlock(linen.Module):
         a = s.activation(s.norm("bn1")(x, train))
         y = s.conv(self.features, 3, "conv1", self.stride)(a)
         y = s.conv(self.features, 3, "conv2")(s.activation(s.norm("bn2", last=True)(y, train)))
-        return _projection(x, a, y, self) + _residual(y, self, train)
+        return s.projection(x, a, y, self.stride) + nn.StochasticDepth(self.drop_rate)(y, train)
 
 
 class PreActBottleneck(linen.Module):
@@ -130,38 +124,16 @@ class PreActBottleneck(linen.Module):
     stride: int
     drop_rate: float
     style: Style
-    expansion = 4
 
     @linen.compact
     def __call__(self, x: Array, train: bool) -> Array:
         s = self.style
-        a = s.activation(s.norm("bn1")(x, train))
         first, second = (self.stride, 1) if s.stride_first else (1, self.stride)
+        a = s.activation(s.norm("bn1")(x, train))
         y = s.conv(self.features, 1, "conv1", first)(a)
         y = s.conv(self.features, 3, "conv2", second)(s.activation(s.norm("bn2")(y, train)))
         y = s.conv(4 * self.features, 1, "conv3")(s.activation(s.norm("bn3", last=True)(y, train)))
-        return _projection(x, a, y, self) + _residual(y, self, train)
-
-
-def _shortcut(x: Array, y: Array, block: Any, train: bool) -> Array:
-    """x itself, or conv 1x1 - BN where the block changes the shape (option B, He et al. 2016a, section 3.3)."""
-    if x.shape == y.shape:
-        return x
-    s = block.style
-    return s.norm("downsample_bn")(s.conv(y.shape[-1], 1, "downsample", block.stride)(x), train)
-
-
-def _projection(x: Array, a: Array, y: Array, block: Any) -> Array:
-    """x itself, or conv 1x1 of the activated input where the block changes the shape; no BN on the way of x."""
-    return x if x.shape == y.shape else block.style.conv(y.shape[-1], 1, "downsample", block.stride)(a)
-
-
-def _residual(y: Array, block: Any, train: bool) -> Array:
-    """f(x), dropped for whole images with the block's rate while training (Huang et al. 2016, stochastic depth)."""
-    if not train or block.drop_rate == 0:
-        return y
-    keep = jax.random.bernoulli(block.make_rng("dropout"), 1 - block.drop_rate, (y.shape[0], 1, 1, 1))
-    return jnp.where(keep, y / (1 - block.drop_rate), jnp.zeros_like(y))
+        return s.projection(x, a, y, self.stride) + nn.StochasticDepth(self.drop_rate)(y, train)
 
 
 _BLOCKS = {
@@ -201,9 +173,10 @@ class ResNet(linen.Module):
     (He et al. 2016a, table 1.) Without a suffix the variant is v1.5, the stride of a bottleneck in its 3x3, as torchvision;
     ``_v1`` is the published one, ``_v2`` pre-activation (He et al. 2016b) with no norm in the stem, ``_lecture`` keeps the
     bias of each convolution as the lecture's code does. Stages begin with stride 2, except the first. Convolutions are
-    He-initialised by fan-out; BatchNorm starts with gain 1 and bias 0.
+    He-initialised by fan-out, the dense layer is Glorot-uniform; BatchNorm starts with gain 1, biases with 0.
 
     Fields:
+      norm: the examples that share BatchNorm's moments, "global" or "ghost:N".
       stem: "imagenet", or "small" for 32x32 images: conv 3x3 / 1 without pooling.
       stochastic_depth: rate of the last block; it grows linearly from 0.
       zero_init: gain 0 for the last BatchNorm of each block.
@@ -216,11 +189,12 @@ class ResNet(linen.Module):
     width: int = 64
     stem: str = "imagenet"
     activation: str = "relu"
+    norm: str = "global"
+    use_bias: bool = False
+    stride_first: bool = False
     groups: int = 1
     base_width: int = 64
     squeeze: int = 0
-    use_bias: bool = False
-    stride_first: bool = False
     zero_init: bool = False
     dropout_rate: float = 0.0
     stochastic_depth: float = 0.0
@@ -229,33 +203,26 @@ class ResNet(linen.Module):
 
     @linen.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        style = Style(
-            nn.activation(self.activation),
-            self.use_bias,
-            self.stride_first,
-            self.groups,
-            self.base_width,
-            self.squeeze,
-            self.zero_init,
-            self.dtype,
-        )
-        preact = self.block.startswith("preact")
-        block = linen.remat(_BLOCKS[self.block], static_argnums=(2,)) if self.remat else _BLOCKS[self.block]
+        if self.stem not in ("imagenet", "small"):
+            raise UsageError(f"stem={self.stem!r} must be imagenet or small")
+        shared = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(Style) if f.name not in ("activation", "over")
+        }
+        style = Style(nn.activation(self.activation), self.norm, **shared)
+        preact, block = self.block.startswith("preact"), nn.remat(_BLOCKS[self.block], self.remat)
 
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = style.conv(self.width, size, "conv1", stride)(x)
         if not preact:
             x = style.activation(style.norm("bn1")(x, train))
         if self.stem == "imagenet":
-            x = nn.max_pool2d(x, 3, stride=2, padding=1)
-        done, total = 0, sum(self.depths)
+            x = nn.MaxPool(3, 2, padding=1, name="pool1")(x)
+        rates = iter(nn.depth_rates(self.stochastic_depth, sum(self.depths)))
         for stage, depth in enumerate(self.depths):
             for i in range(depth):
-                rate = self.stochastic_depth * done / max(total - 1, 1)
                 stride = 2 if stage > 0 and i == 0 else 1
-                x = block(self.width * 2**stage, stride, rate, style, name=f"layer{stage + 1}_{i}")(x, train)
-                done += 1
+                x = block(self.width * 2**stage, stride, next(rates), style, name=f"layer{stage + 1}_{i}")(x, train)
         if preact:
             x = style.activation(style.norm("bn_last")(x, train))
-        x = nn.Dropout(self.dropout_rate)(nn.global_avg_pool2d(x), train)
+        x = nn.Dropout(self.dropout_rate)(nn.GlobalAvgPool(name="pool")(x), train)
         return nn.Dense(self.num_classes, dtype=self.dtype, name="fc")(x).astype(jnp.float32)

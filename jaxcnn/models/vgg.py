@@ -42,22 +42,25 @@ class VGG(linen.Module):
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)
     hidden: tuple[int, ...] = (4096, 4096)
     batch_norm: bool = False
+    norm: str = "global"
+    activation: str = "relu"
     dropout_rate: float = 0.5
     dtype: Any = jnp.float32
 
     @linen.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
+        f, dtype = nn.activation(self.activation), self.dtype
         small = max(x.shape[1:3]) <= 32
         for i, (sizes, features) in enumerate(zip(self.blocks, self.widths, strict=True), start=1):
             for j, size in enumerate(sizes, start=1):
-                x = nn.Conv(features, size, padding=size // 2, dtype=self.dtype, name=f"conv{i}_{j}")(x)
+                x = nn.Conv(features, size, padding=size // 2, dtype=dtype, name=f"conv{i}_{j}")(x)
                 if self.batch_norm:
-                    x = nn.BatchNorm(dtype=self.dtype, name=f"bn{i}_{j}")(x, train)
-                x = nn.relu(x)
-            x = nn.max_pool2d(x, 2)
+                    x = nn.BatchNorm(self.norm, dtype=dtype, name=f"bn{i}_{j}")(x, train)
+                x = f(x)
+            x = nn.MaxPool(2, name=f"pool{i}")(x)
         x = nn.adaptive_avg_pool2d(x, 1 if small else 7).reshape(x.shape[0], -1)
         gaussian = linen.initializers.normal(0.01)
         for i, features in enumerate(self.hidden, start=6):
-            x = nn.relu(nn.Dense(features, kernel_init=gaussian, dtype=self.dtype, name=f"fc{i}")(x))
+            x = f(nn.Dense(features, kernel_init=gaussian, dtype=dtype, name=f"fc{i}")(x))
             x = nn.Dropout(self.dropout_rate)(x, train)
-        return nn.Dense(self.num_classes, kernel_init=gaussian, dtype=self.dtype, name="fc8")(x).astype(jnp.float32)
+        return nn.Dense(self.num_classes, kernel_init=gaussian, dtype=dtype, name="fc8")(x).astype(jnp.float32)

@@ -14,14 +14,31 @@ from jaxcnn.nn.functional import (
     scaled_tanh,
     total_padding,
 )
-from jaxcnn.nn.layers import BatchNorm, Conv, Dense, Dropout
+from jaxcnn.nn.layers import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    GlobalAvgPool,
+    MaxPool,
+    SqueezeExcite,
+    StochasticDepth,
+    depth_rates,
+    remat,
+)
 from jaxcnn.nn.pooling import adaptive_avg_pool2d, avg_pool2d, global_avg_pool2d, max_pool2d
 
 __all__ = [
+    "AvgPool",
     "BatchNorm",
     "Conv",
     "Dense",
     "Dropout",
+    "GlobalAvgPool",
+    "MaxPool",
+    "SqueezeExcite",
+    "StochasticDepth",
     "activation",
     "adaptive_avg_pool2d",
     "avg_pool2d",
@@ -30,12 +47,14 @@ __all__ = [
     "conv2d",
     "conv_output_size",
     "dense",
+    "depth_rates",
     "dropout",
     "global_avg_pool2d",
     "init",
     "local_response_norm",
     "max_pool2d",
     "relu",
+    "remat",
     "scaled_tanh",
     "total_padding",
 ]

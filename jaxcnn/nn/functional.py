@@ -120,14 +120,15 @@ def dense(x: Array, w: Array, b: Array | None = None) -> Array:
     return y if b is None else y + b.reshape((1,) * (y.ndim - 1) + b.shape)
 
 
-def dropout(x: Array, rate: float, key: Key) -> Array:
+def dropout(x: Array, rate: float, key: Key, shape: tuple[int, ...] | None = None) -> Array:
     """Zero each element with probability ``rate``, scale the others by ``1 / (1 - rate)``: the mean stays.
 
-    (Lecture, "Dropout Layer"; Srivastava et al. 2014, section 10, scaled while training.)
+    (Lecture, "Dropout Layer"; Srivastava et al. 2014, section 10, scaled while training.) ``shape`` is that of the random
+    choice, x's own when left out; an axis of size 1 is dropped as a whole.
     """
     if not 0 <= rate < 1:
         raise UsageError(f"dropout: rate={rate} must be in [0, 1)")
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape if shape is None else shape)
     return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
 
 
