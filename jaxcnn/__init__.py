@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxcnn.interop import from_torch as from_torch
     from jaxcnn.loop import run as run
     from jaxcnn.models import create_model as create_model
+    from jaxcnn.models import features as features
     from jaxcnn.models import list_models as list_models
     from jaxcnn.models import register_model as register_model
 
@@ -35,6 +36,7 @@ _HOMES = {
     **{f"{name}Config": "jaxcnn.config" for name in _CONFIGS},
     "run": "jaxcnn.loop",
     "create_model": "jaxcnn.models",
+    "features": "jaxcnn.models",
     "from_torch": "jaxcnn.interop",
     "list_models": "jaxcnn.models",
     "register_model": "jaxcnn.models",

@@ -1,7 +1,8 @@
-"""What a network costs, read off the network itself: parameters and multiply-adds per layer, nothing allocated.
+"""What a network costs, read off the network itself: per layer its parameters, multiply-adds, output and receptive field.
 
-Multiply-adds are counted in the traced program: each convolution and each matrix product, wherever it comes from, so a
-network of your own is counted as well. Biases, normalisation, activations and pooling are not; FLOPs are twice as many.
+Nothing is allocated. Multiply-adds are counted in the traced program: each convolution and each matrix product, wherever
+it comes from, so a network of your own is counted as well. Biases, normalisation, activations and pooling are not; FLOPs
+are twice as many.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxcnn import rng, tree
+from jaxcnn.receptive import inner_jaxprs, receptive_fields, scope_of
 from jaxcnn.typing import Array
 
 
@@ -28,6 +30,10 @@ class Layer:
       output: shape of its result without the batch axis.
       num_params: trainable numbers in it.
       num_macs: multiply-adds.
+      num_bytes: bytes of its result.
+      receptive_field: rows and columns of the image that one value of its result depends on; may exceed the image.
+      kernel, stride: of its window, (rows, columns); None where it has none.
+      groups: of a convolution.
     """
 
     name: str
@@ -35,33 +41,45 @@ class Layer:
     output: tuple[int, ...]
     num_params: int
     num_macs: int
+    num_bytes: int = 0
+    receptive_field: tuple[int, int] | None = None
+    kernel: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    groups: int = 1
 
 
 def layers(model: linen.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
-    """The network's leaf modules in the order in which they are called."""
-    calls: dict[str, tuple[str, tuple[int, ...]]] = {}
+    """The leaf modules that compute something in evaluation or have parameters, in the order in which they are called."""
+    calls: dict[str, Layer] = {}
 
     def note(call, args, kwargs, context):
         result = call(*args, **kwargs)
         path = "/".join(context.module.path)
-        if path and context.method_name == "__call__" and path not in calls:
-            calls[path] = (type(context.module).__name__, tuple(result.shape[1:]))
+        if path and context.method_name == "__call__" and path not in calls and hasattr(result, "shape"):
+            calls[path] = _described(path, context.module, result)
         return result
 
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(rng.key(0, "init"), x, train=False), image)
     with linen.intercept_methods(note):
-        variables = jax.eval_shape(lambda x: model.init(rng.key(0, "init"), x, train=False), image)
-    closed = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, image)
-    macs = Counter()
-    for scope, count in _multiply_adds(closed.jaxpr, ""):
-        macs[_deepest(scope, calls)] += count
-    params = Counter()
+        jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, image).jaxpr
+    for name in tree.named_leaves(variables["params"]):  # modules that evaluation does not call, e.g. auxiliary heads
+        calls.setdefault(path := name.rpartition("/")[0], Layer(path, "", (), 0, 0))
+    known = _Paths(calls)
+    macs, params, fields = Counter(), Counter(), {}
+    for scope, count in _multiply_adds(jaxpr, ""):
+        macs[known.deepest(scope)] += count
     for name, leaf in tree.named_leaves(variables["params"]).items():
-        params[_deepest(name, calls)] += math.prod(leaf.shape)
-    leaves = [
-        path for path in calls if not any(other.startswith(path + "/") for other in calls) or params[path] or macs[path]
+        params[known.deepest(name)] += math.prod(leaf.shape)
+    for scope, size in receptive_fields(jaxpr, jaxpr.invars[-1]):
+        path = known.deepest(scope)
+        fields[path] = max(fields.get(path, (1, 1)), size)
+    inner = {path.rpartition("/")[0] for path in calls}
+    rows = [
+        dataclasses.replace(layer, num_params=params[path], num_macs=macs[path], receptive_field=fields.get(path))
+        for path, layer in calls.items()
+        if params[path] or macs[path] or (path in fields and path not in inner)
     ]
-    rows = [Layer(path, *calls[path], params[path], macs[path]) for path in _in_call_order(leaves, calls)]
     if params[""] or macs[""]:
         rows.append(Layer("(in the network itself)", type(model).__name__, (), params[""], macs[""]))
     return rows
@@ -77,41 +95,59 @@ def num_macs(model: linen.Module, image_shape: tuple[int, int, int]) -> int:
     return sum(layer.num_macs for layer in layers(model, image_shape))
 
 
-def _in_call_order(paths: list[str], calls: dict[str, Any]) -> list[str]:
-    order = {path: position for position, path in enumerate(calls)}
-    return sorted(paths, key=order.__getitem__)
+def _described(path: str, module: linen.Module, result: Any) -> Layer:
+    """A module's row without what the program tells. Flax's own layers call the stride ``strides``."""
+    kernel = getattr(module, "kernel_size", getattr(module, "window", None))
+    stride = getattr(module, "stride", getattr(module, "strides", None))
+    groups = getattr(module, "groups", getattr(module, "feature_group_count", 1))
+    return Layer(
+        path,
+        type(module).__name__,
+        tuple(result.shape[1:]),
+        0,
+        0,
+        num_bytes=math.prod(result.shape) * result.dtype.itemsize,
+        kernel=None if kernel is None else _pair(kernel),
+        stride=None
+        if kernel is None
+        else _pair(kernel if stride is None and hasattr(module, "window") else stride or 1),
+        groups=groups if isinstance(groups, int) else 1,
+    )
 
 
-def _multiply_adds(jaxpr: Any, scope: str) -> Iterator[tuple[str, int]]:
+def _pair(value: Any) -> tuple[int, int]:
+    rows, columns = (value, value) if isinstance(value, int) else (value[0], value[-1])
+    return rows, columns
+
+
+def _multiply_adds(jaxpr: Any, outer: str) -> Iterator[tuple[str, int]]:
     """(scope, multiply-adds) of each convolution and matrix product in a jaxpr and those inside it."""
     for equation in jaxpr.eqns:
-        here = "/".join(part for part in (scope, str(equation.source_info.name_stack)) if part)
+        scope = scope_of(equation, outer)
         out: Any = equation.outvars[0].aval if equation.outvars else None
         if equation.primitive.name == "conv_general_dilated":
             kernel: Array = equation.invars[1].aval
             features = equation.params["dimension_numbers"].rhs_spec[0]
-            yield here, math.prod(out.shape) * math.prod(kernel.shape) // kernel.shape[features]
+            yield scope, math.prod(out.shape) * math.prod(kernel.shape) // kernel.shape[features]
         elif equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             left: Array = equation.invars[0].aval
-            yield here, math.prod(out.shape) * math.prod(left.shape[axis] for axis in contracted)
+            yield scope, math.prod(out.shape) * math.prod(left.shape[axis] for axis in contracted)
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        for inner in _inner_jaxprs(equation.params):
-            for inner_scope, count in _multiply_adds(inner, here):
+        for inner in inner_jaxprs(equation):
+            for inner_scope, count in _multiply_adds(inner, scope):
                 yield inner_scope, count * times
 
 
-def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
-    """The jaxprs that an equation (a jit, a custom gradient, a scan) carries among its parameters."""
-    for value in params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            item = getattr(item, "jaxpr", item)  # a closed jaxpr holds an open one
-            if hasattr(item, "eqns"):
-                yield item
+class _Paths:
+    """Finds the longest known module path on the way of a scope: ``LeNet5/conv1/transpose`` is in ``conv1``."""
 
+    def __init__(self, paths: dict[str, Any]):
+        self._paths, self._found = paths, dict[str, str]()
 
-def _deepest(scope: str, paths: dict[str, Any]) -> str:
-    """The longest known module path that lies on the way of a scope: ``LeNet5/conv1/transpose`` is in ``conv1``."""
-    parts = scope.split("/")
-    spans = ["/".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1)]
-    return max((span for span in spans if span in paths), key=len, default="")
+    def deepest(self, scope: str) -> str:
+        if scope not in self._found:
+            parts = scope.split("/")
+            spans = ["/".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1)]
+            self._found[scope] = max((span for span in spans if span in self._paths), key=len, default="")
+        return self._found[scope]

@@ -28,7 +28,7 @@ from jaxcnn.writers import read_rows
 FLOORS = [
     ["errors", "typing", "fields", "config", "rng", "tree", "environment"],
     ["nn", "data", "augment", "losses", "metrics", "schedules", "optim"],
-    ["models", "complexity", "interop"],
+    ["models", "receptive", "complexity", "interop"],
     ["mesh", "state", "step", "evaluate"],
     ["checkpoint", "saver", "rundir", "writers", "plots", "preemption", "experiment", "task"],
     ["loop"],

@@ -13,6 +13,7 @@ from jaxcnn.models import (
     vgg,
     zfnet,
 )
+from jaxcnn.models.intermediate import features
 from jaxcnn.models.registry import create_model, input_shape, list_models, register_model
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "convnext",
     "create_model",
     "densenet",
+    "features",
     "googlenet",
     "input_shape",
     "lenet",
