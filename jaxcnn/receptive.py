@@ -96,7 +96,7 @@ def _after(equation: Any, seen: list[Field | None]) -> Field:
     field = next(f for f in seen if f)
     if name == "conv_general_dilated":
         spec = params["dimension_numbers"]
-        kernel, axes = equation.invars[1].aval.shape, [()] * len(field.axes)
+        kernel, axes = equation.invars[1].aval.shape, _no_runs(len(field.axes))
         for i, (source, target) in enumerate(zip(spec.lhs_spec[2:], spec.out_spec[2:], strict=True)):
             extent = params["rhs_dilation"][i] * (kernel[spec.rhs_spec[2 + i]] - 1) + 1
             field = field.windowed(source, extent, params["window_strides"][i])
@@ -123,7 +123,7 @@ def _after(equation: Any, seen: list[Field | None]) -> Field:
         axes = tuple(runs for axis, runs in enumerate(field.axes) if axis not in params["dimensions"])
         return dataclasses.replace(field, axes=axes)
     if name == "broadcast_in_dim":
-        axes = [()] * len(params["shape"])
+        axes = _no_runs(len(params["shape"]))
         for axis, target in enumerate(params["broadcast_dimensions"]):
             axes[target] = field.axes[axis]
         return dataclasses.replace(field, axes=tuple(axes))
@@ -186,3 +186,7 @@ def _fitted(field: Field, shape: tuple[int, ...]) -> Field:
         for runs, size in zip(field.axes, shape, strict=True)
     )
     return dataclasses.replace(field, axes=axes)
+
+
+def _no_runs(rank: int) -> list[tuple[Run, ...]]:
+    return [()] * rank

@@ -67,7 +67,7 @@ def main(arguments: list[str], stop: Stop) -> int:
     output().print(_table(f"{names[0]}, {rows}x{columns}x{channels}", found[0]))
     memory = 4 * _total(found[0])[0] / 1e6, sum(layer.num_bytes for layer in found[0]) / 1e6
     print(
-        f"{memory[0]:.3g} MB of float32 parameters, {memory[1]:.3g} MB of layer outputs per image; FLOPs are twice the multiply-adds"
+        f"{memory[0]:.3g} MB of float32 parameters, {memory[1]:.3g} MB of layer outputs an image; FLOPs are twice multiply-adds"
     )
     return 0
 

@@ -91,7 +91,9 @@ def flattened_side(model: linen.Module, ours: str) -> int:
     """Side of the map that a dense layer flattens: torch flattens C, H, W and we H, W, C. 1 for other layers."""
     if isinstance(model, GoogLeNet) and ours.endswith("/fc1"):
         return 4
-    return {VGG: 7, AlexNet: 6}.get(type(model), 1) if ours == "fc6" else 1
+    if ours != "fc6":
+        return 1
+    return model.pooled if isinstance(model, VGG) else 6 if isinstance(model, AlexNet) else 1
 
 
 def _vgg(model: VGG) -> Iterator[tuple[str, str]]:

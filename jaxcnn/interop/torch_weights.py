@@ -65,7 +65,7 @@ def from_torch(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> di
     if problems:
         listed = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
         raise UsageError(f"from_torch: {len(problems)} entries do not fit {name}: {listed}")
-    variables = traverse_util.unflatten_dict({key: jnp.asarray(found[key], jnp.float32) for key in wanted}, sep="/")
+    variables = traverse_util.unflatten_dict({key: jnp.array(found[key], jnp.float32) for key in wanted}, sep="/")
     return {"batch_stats": {}, **variables}
 
 

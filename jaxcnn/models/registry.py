@@ -13,7 +13,7 @@ from jaxcnn.errors import UsageError, nearest
 from jaxcnn.fields import is_kind, kind_name
 
 _OF_LINEN = {"parent", "name", "num_classes", "dtype"}  # fields that are not a user's to override
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 M = TypeVar("M", bound=type[linen.Module])
 
 
@@ -66,7 +66,8 @@ def create_model(name: str, num_classes: int, dtype: str = "float32", **override
     Args:
       name: one of ``list_models()``.
       num_classes: number of logits, >= 1.
-      dtype: "float32" or "bfloat16", the type of the computation; parameters are float32.
+      dtype: "float32" or "bfloat16", the type of the computation; parameters are float32. "float64" is for checks, where
+        the rounding of float32 would hide what is compared, and needs ``jax.enable_x64(True)``.
       **overrides: other values for the network's fields, e.g. ``activation="relu"``; ``overridable(name)`` lists them.
 
     Raises:

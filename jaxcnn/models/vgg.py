@@ -18,7 +18,9 @@ _D = ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
 _E = ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3))
 
 
-@register_model("vgg_tiny", input_shape=(32, 32, 3), blocks=((3,), (3,)), widths=(8, 16), hidden=(32,), batch_norm=True)
+@register_model(
+    "vgg_tiny", input_shape=(32, 32, 3), blocks=((3,), (3,)), widths=(8, 16), hidden=(32,), pooled=1, batch_norm=True
+)
 @register_model("vgg11", input_shape=(224, 224, 3), blocks=_A)
 @register_model("vgg13", input_shape=(224, 224, 3), blocks=_B)
 @register_model("vgg16", input_shape=(224, 224, 3), blocks=_D)
@@ -33,14 +35,18 @@ class VGG(linen.Module):
 
     (Simonyan & Zisserman 2015, table 1; the lecture's "VGG Blocks".) ``_bn`` adds BatchNorm after each convolution and
     keeps the convolution's bias, as torchvision. Kernels are He-initialised (fan-out), dense layers Gaussian (0.01),
-    biases zero. Maps that are not 7x7 at the end are pooled to 7x7 (adaptively, as torchvision), except for images of
-    at most 32 pixels, which leave one position for the dense layers.
+    biases zero.
+
+    Fields:
+      pooled: rows and columns to which the last maps are averaged (adaptively, as torchvision) before the dense layers:
+        7 for images of 224; 1 for those of 32, which leave no more.
     """
 
     num_classes: int
     blocks: tuple[tuple[int, ...], ...] = _D
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)
     hidden: tuple[int, ...] = (4096, 4096)
+    pooled: int = 7
     batch_norm: bool = False
     norm: str = "global"
     activation: str = "relu"
@@ -50,7 +56,6 @@ class VGG(linen.Module):
     @linen.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         f, dtype = nn.activation(self.activation), self.dtype
-        small = max(x.shape[1:3]) <= 32
         for i, (sizes, features) in enumerate(zip(self.blocks, self.widths, strict=True), start=1):
             for j, size in enumerate(sizes, start=1):
                 x = nn.Conv(features, size, padding=size // 2, dtype=dtype, name=f"conv{i}_{j}")(x)
@@ -58,7 +63,7 @@ class VGG(linen.Module):
                     x = nn.BatchNorm(self.norm, dtype=dtype, name=f"bn{i}_{j}")(x, train)
                 x = f(x)
             x = nn.MaxPool(2, name=f"pool{i}")(x)
-        x = nn.adaptive_avg_pool2d(x, 1 if small else 7).reshape(x.shape[0], -1)
+        x = nn.adaptive_avg_pool2d(x, self.pooled).reshape(x.shape[0], -1)
         gaussian = linen.initializers.normal(0.01)
         for i, features in enumerate(self.hidden, start=6):
             x = f(nn.Dense(features, kernel_init=gaussian, dtype=dtype, name=f"fc{i}")(x))

@@ -133,9 +133,9 @@ def dropout(x: Array, rate: float, key: Key, shape: tuple[int, ...] | None = Non
 
 
 def batch_moments(x: Array) -> tuple[Array, Array]:
-    """Mean and (biased) variance of each channel over all other axes, in float32: two arrays ``[C]``."""
+    """Mean and (biased) variance of each channel over all other axes, at least in float32: two arrays ``[C]``."""
     axes = tuple(range(x.ndim - 1))
-    x = x.astype(jnp.float32)
+    x = _at_least_float32(x)
     mean = jnp.mean(x, axis=axes)
     return mean, jnp.mean(jnp.square(x - _per_channel(mean, x.ndim)), axis=axes)
 
@@ -165,9 +165,9 @@ def batch_norm(
         raise UsageError(
             f"batch_norm: scale {scale.shape} and bias {bias.shape} must be {x.shape[-1:]}, one per channel"
         )
-    gain = scale * lax.rsqrt(variance + epsilon)
-    centred = x.astype(jnp.float32) - _per_channel(mean, x.ndim)  # first: a large mean would cancel digits afterwards
-    y = centred * _per_channel(gain, x.ndim) + _per_channel(bias, x.ndim)
+    gain = scale.astype(variance.dtype) * lax.rsqrt(variance + epsilon)
+    centred = _at_least_float32(x) - _per_channel(mean, x.ndim)  # first: a large mean would cancel digits afterwards
+    y = centred * _per_channel(gain, x.ndim) + _per_channel(bias.astype(gain.dtype), x.ndim)
     return y.astype(x.dtype)
 
 
@@ -234,6 +234,10 @@ def as_padding(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
         raise UsageError(f"padding={padding!r} must be an int or a pair; total_padding(kernel_size - 1) keeps the size")
     rows, columns = padding if isinstance(padding, tuple | list) else (padding, padding)
     return _axis_padding(rows), _axis_padding(columns)
+
+
+def _at_least_float32(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _per_channel(value_C: Array, ndim: int) -> Array:

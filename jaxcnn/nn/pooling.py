@@ -1,5 +1,7 @@
 """Pooling as pure functions: per channel, nothing to learn. Images are ``[B, H, W, C]``."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -19,7 +21,7 @@ def max_pool2d(
     if ceil_mode:
         padding = _padding_for_ceil(x, window, stride, padding)
     if _tiles(x, window, stride, padding):
-        return jnp.max(_blocks(x, window), axis=(2, 4))
+        return _max_of_blocks(_blocks(x, window))
     return _reduce_window(x, -jnp.inf, lax.max, window, stride, padding)
 
 
@@ -87,6 +89,21 @@ def _blocks(x: Array, window: Pair) -> Array:
     rows, columns = as_pair(window)
     B, H, W, C = x.shape
     return x.reshape(B, H // rows, rows, W // columns, columns, C)
+
+
+def _max_of_blocks(blocks: Array) -> Array:
+    """Largest value of each block, ``[B, H, rows, W, columns, C] -> [B, H, W, C]``; of equals the first, NaN wins.
+
+    Compared pairwise, so that value and gradient follow from the same comparison. The gradient of ``jnp.max`` compares
+    the values with their maximum once more; XLA may compute them anew for that, round otherwise, find no equal and
+    divide by 0.
+    """
+
+    def larger(a: Array, b: Array) -> Array:
+        return jnp.where((a >= b) | jnp.isnan(a), a, b)
+
+    rows = functools.reduce(larger, [blocks[:, :, i] for i in range(blocks.shape[2])])
+    return functools.reduce(larger, [rows[:, :, :, i] for i in range(blocks.shape[4])])
 
 
 def _reduce_window(x: Array, initial: float, reduce, window: Pair, stride: Pair | None, padding: Padding) -> Array:
