@@ -62,6 +62,8 @@ def startup_table() -> str:
 def measured(name: str) -> str:
     """The ``Measured:`` paragraph of an experiment."""
     result = read("time_to_accuracy")
+    if name not in result["rows"]:
+        return "Measured: not yet."
     row = result["rows"][name]
     error = row["error_percent"]
     text = (

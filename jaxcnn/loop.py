@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn import checkpoint, complexity, environment, tree
+from jaxcnn import checkpoint, complexity, environment, transfer, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, to_json
 from jaxcnn.data.resident import Resident
@@ -63,10 +63,14 @@ def run(
     run_dir = RunDir(workdir)
     notices = run_dir.check(config, resume)
 
+    weights = {}
+    if config.model.init_from and not checkpoint.steps(run_dir.checkpoints):
+        weights = transfer.load(task, warn=say)
+
     train, test = task.load(data.train_split), task.load(data.eval_split)
     with ExitStack() as stack:
         stack.enter_context(run_dir.locked())
-        state, seconds_before = _restore_or_init(task, run_dir)
+        state, seconds_before = _restore_or_init(task, run_dir, weights)
         start = int(state.step)
         if start > total:
             raise UsageError(
@@ -133,7 +137,7 @@ def run(
     return summary
 
 
-def _restore_or_init(task: Task, run_dir: RunDir) -> tuple[State, float]:
+def _restore_or_init(task: Task, run_dir: RunDir, weights: dict[str, Any]) -> tuple[State, float]:
     """The state to go on from, and the seconds of training behind it."""
     checkpoint.clean(run_dir.checkpoints, warn=say)
     restored = checkpoint.restore(run_dir.checkpoints, task.abstract, warn=say)
@@ -146,7 +150,8 @@ def _restore_or_init(task: Task, run_dir: RunDir) -> tuple[State, float]:
             f"no checkpoint in {run_dir.checkpoints}: starting at step 0, the {len(lost)} rows of {run_dir.metrics.name} go"
         )
     if restored is None:
-        return born_sharded(task.init, meshes.everywhere(task.mesh)), 0.0
+        state = born_sharded(task.init, meshes.everywhere(task.mesh))
+        return transfer.start(state, weights) if weights else state, 0.0
     state, meta = restored
     threads, now = meta.versions.get("NPROC"), environment.versions()["NPROC"]
     if threads != now:
@@ -200,6 +205,7 @@ def _draw(task: Task, state: State, test: Resident, run_dir: RunDir, batch_size:
     )
     chances = probabilities(task.predict_step(), state.variables(), batches)
     names = task.dataset.class_names
+    chances = chances[:, : len(names)]
     plots.learning_curves(
         run_dir.plots / "learning_curves.png", read_rows(run_dir.metrics), task.config.data.eval_split
     )

@@ -1,6 +1,7 @@
 """One update, as a pure function: ``train_step(state, batch) -> (state, sums)``."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,9 @@ from jaxcnn.config import AugmentConfig
 from jaxcnn.errors import UsageError
 from jaxcnn.losses import cross_entropy
 from jaxcnn.metrics import classification_sums
+from jaxcnn.nn import BatchNorm
 from jaxcnn.state import State
-from jaxcnn.tree import all_finite
+from jaxcnn.tree import all_finite, leaf_name, matches
 from jaxcnn.typing import Array, Batch, PyTree, Schedule, Sums
 
 TrainStep = Callable[[State, Batch], tuple[State, Sums]]
@@ -41,6 +43,8 @@ def make_train_step(
     num_classes: int,
     seed: int,
     label_smoothing: float = 0.0,
+    aux_weight: float = 0.3,
+    freeze: tuple[str, ...] = (),
     ema_decay: float | None = None,
 ) -> TrainStep:
     """The update of step ``state.step``, to be jitted by the caller.
@@ -48,7 +52,14 @@ def make_train_step(
     Randomness comes from (seed, stream, step). ``sums`` holds the sums of ``classification_sums`` over the batch as the
     network saw it, and the scalars ``objective``, ``grad_norm``, ``learning_rate`` and ``finite``: no NaN or infinity
     in loss, gradient, new parameters or batch statistics.
+
+    A network may return auxiliary logits as well, ``(logits, logits, ...)``; their losses count ``aux_weight`` each.
+    Layers that a pattern of ``freeze`` fits (``tree.matches``) stay bit for bit as they are, running moments included.
     """
+
+    def frozen(leaves: PyTree) -> PyTree:
+        """True for the leaves that stay as they are."""
+        return jax.tree_util.tree_map_with_path(lambda path, _: matches(leaf_name(path), freeze), leaves)
 
     def train_step(state: State, batch: Batch) -> tuple[State, Sums]:
         image_BHWC = batch["image"]
@@ -58,24 +69,33 @@ def make_train_step(
         x_BHWC = normalise(image_BHWC)
 
         def objective(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
-            logits_BK, updated = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                x_BHWC,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": rng.key(seed, "dropout", state.step)},
-            )
+            with linen.intercept_methods(_with_frozen_moments(freeze)):
+                output, updated = model.apply(
+                    {"params": params, "batch_stats": state.batch_stats},
+                    x_BHWC,
+                    train=True,
+                    mutable=["batch_stats"],
+                    rngs={"dropout": rng.key(seed, "dropout", state.step)},
+                )
+            logits_BK, *auxiliary = output if isinstance(output, tuple) else (output,)
             if logits_BK.ndim != 2 or logits_BK.shape[1] != num_classes:
                 raise UsageError(
                     f"the network gives logits of shape {logits_BK.shape}, must be [batch, {num_classes} classes]"
                 )
-            loss = jnp.mean(cross_entropy(logits_BK, batch["label"], label_smoothing))
-            return loss, (logits_BK, updated.get("batch_stats", {}))
+            loss, *more = (
+                jnp.mean(cross_entropy(logits, batch["label"], label_smoothing)) for logits in (logits_BK, *auxiliary)
+            )
+            return loss + aux_weight * sum(more, jnp.float32(0)), (logits_BK, updated.get("batch_stats", {}))
 
         (loss, (logits_BK, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        fixed = frozen(state.params)  # the optimizer sees them as zeros: no gradient, nothing to decay
+        grads, shown = (
+            jax.tree.map(lambda leaf, stays: jnp.zeros_like(leaf) if stays else leaf, tree, fixed)
+            for tree in (grads, state.params)
+        )
+        direction, opt_state = optimizer.update(grads, state.opt_state, shown)
         learning_rate = schedule(state.step)
-        params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
+        params = jax.tree.map(lambda p, d, stays: p if stays else p - learning_rate * d, state.params, direction, fixed)
         new = {"params": params, "batch_stats": batch_stats}
         ema = {}
         if ema_decay is not None:
@@ -91,3 +111,19 @@ def make_train_step(
         return State(state.step + 1, params, batch_stats, opt_state, ema), sums
 
     return train_step
+
+
+def _with_frozen_moments(freeze: tuple[str, ...]) -> Callable[..., Array]:
+    """A Linen interceptor: BatchNorm layers that are frozen normalise with their running moments, as in evaluation."""
+
+    def intercept(call: Callable[..., Array], args: tuple, kwargs: dict, context: Any) -> Array:
+        module = context.module
+        if (
+            isinstance(module, BatchNorm)
+            and context.method_name == "__call__"
+            and matches("/".join(module.path), freeze)
+        ):
+            return call(args[0], train=False)
+        return call(*args, **kwargs)
+
+    return intercept

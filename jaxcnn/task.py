@@ -12,11 +12,11 @@ from flax import linen
 from jax.sharding import Mesh
 
 from jaxcnn import mesh as meshes
-from jaxcnn import models, schedules, step
+from jaxcnn import models, schedules, step, tree
 from jaxcnn.config import Config
-from jaxcnn.data import catalog, image, source
+from jaxcnn.data import catalog, source
 from jaxcnn.data.resident import Resident
-from jaxcnn.errors import UsageError
+from jaxcnn.errors import UsageError, nearest
 from jaxcnn.evaluate import make_eval_step, make_predict_step
 from jaxcnn.optim import make_optimizer
 from jaxcnn.state import State, abstract_state, make_init
@@ -47,6 +47,11 @@ class Task:
     init: Callable[[], State]
     abstract: State
 
+    @property
+    def num_classes(self) -> int:
+        """Logits of the network: one a class, or more."""
+        return num_logits(self.config, self.dataset)
+
     def normalise(self) -> Callable[[Array], Array]:
         """uint8 images -> what the network takes."""
         return step.make_normalise(self.dataset.mean, self.dataset.std)
@@ -70,9 +75,11 @@ class Task:
             schedules.make_schedule(config.schedule, config.optimizer.learning_rate, total_steps),
             self.normalise(),
             config.augment,
-            num_classes=self.dataset.num_classes,
+            num_classes=self.num_classes,
             seed=config.seed,
             label_smoothing=config.loss.label_smoothing,
+            aux_weight=config.loss.aux_weight,
+            freeze=config.optimizer.freeze,
             ema_decay=config.optimizer.ema_decay,
         )
         everywhere = meshes.everywhere(self.mesh)
@@ -89,9 +96,8 @@ class Task:
     def load(self, split: str) -> Resident:
         """A split on the devices, its images as the network sees them."""
         data = self.config.data
-        examples = source.load(self.dataset, split, data.data_dir)
-        fitted = source.Examples(image.fit(examples.images, data.image_size, data.fit), examples.labels)
-        return Resident(fitted, meshes.everywhere(self.mesh), meshes.rows(self.mesh))
+        examples = source.load(self.dataset, split, data.data_dir, data.image_size, data.fit)
+        return Resident(examples, meshes.everywhere(self.mesh), meshes.rows(self.mesh))
 
     def num_examples(self, split: str) -> int:
         """Number of examples of a split, without reading it."""
@@ -109,12 +115,30 @@ def build(config: Config, num_devices: int | None = None) -> Task:
             f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use data.fit=resize"
         )
     image_shape = (rows, columns, channels) if size is None else (size, size, channels)
-    model = models.create_model(config.model.name, dataset.num_classes, config.model.dtype, **config.model.overrides)
+    num_classes, overrides = num_logits(config, dataset), dict(config.model.overrides)
+    if overrides.get("norm") == "local":  # each device normalises its own examples
+        overrides["norm"] = f"ghost:{max(config.data.batch_size // mesh.size, 1)}"
+    model = models.create_model(config.model.name, num_classes, config.model.dtype, **overrides)
     optimizer = make_optimizer(config.optimizer)
     init = make_init(model, optimizer, image_shape, config.seed, config.optimizer.ema_decay is not None)
     with _as_usage_error(config):
         abstract = abstract_state(init, meshes.everywhere(mesh))
+    names = list(tree.named_leaves(abstract.params))
+    for pattern in config.optimizer.freeze:
+        if not any(tree.matches(name, [pattern]) for name in names):
+            top = dict.fromkeys(name.split("/")[0] for name in names)
+            raise UsageError(
+                f"optimizer.freeze={pattern!r} fits no layer of {config.model.name}{nearest(pattern, top)}"
+            )
     return Task(config, mesh, dataset, image_shape, model, optimizer, init, abstract)
+
+
+def num_logits(config: Config, dataset: catalog.Dataset) -> int:
+    """Width of the network's last layer: the classes of the dataset, or what the config says, which may be more."""
+    wanted = config.model.num_classes
+    if wanted is not None and wanted < dataset.num_classes:
+        raise UsageError(f"model.num_classes={wanted} must be >= {dataset.num_classes}, the classes of {dataset.name}")
+    return wanted or dataset.num_classes
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
 """Pytree helpers: names of leaves, sizes, finiteness, and the digest that says two states are equal."""
 
+import fnmatch
 import hashlib
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +16,22 @@ from jaxcnn.typing import Array, PyTree
 def named_leaves(tree: PyTree) -> dict[str, Array]:
     """``{"params/conv1/kernel": array, ...}``, in the order of the tree."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+    return {leaf_name(path): leaf for path, leaf in flat}
+
+
+def leaf_name(path: Any) -> str:
+    """A path as jax gives it in words: ``params/conv1/kernel``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def matches(path: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern, in the shell's sense, fits a leaf's path or one of the modules on its way.
+
+    ``layer1_*`` fits ``layer1_0/conv1/kernel``, and so do ``*/conv1`` and ``layer1_0/conv1/kernel`` itself.
+    """
+    parts = path.split("/")
+    heads = ["/".join(parts[: i + 1]) for i in range(len(parts))]
+    return any(fnmatch.fnmatchcase(head, pattern) for head in heads for pattern in patterns)
 
 
 def manifest(tree: PyTree) -> dict[str, str]:
@@ -36,7 +54,7 @@ def all_finite(tree: PyTree) -> Array:
 
 
 def digest(tree: PyTree) -> str:
-    """A hash over name, shape, dtype and every bit of every leaf: equal digests mean equal trees.
+    """A hash over name, shape, dtype and every bit of every leaf, in the order of names: equal digests mean equal trees.
 
     Integer sums modulo 2**32 are associative, so the value does not depend on how the leaves are sharded; each element
     has an odd weight, so any single flipped bit changes its leaf's sum (an odd number times a power of two is never 0
@@ -44,7 +62,7 @@ def digest(tree: PyTree) -> str:
     """
     sums = jax.device_get(_leaf_sums(jax.tree.leaves(tree)))
     text = [f"{name} {kind} {a} {b}" for (name, kind), (a, b) in zip(manifest(tree).items(), sums, strict=True)]
-    return hashlib.sha256("\n".join(text).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(text)).encode()).hexdigest()
 
 
 @jax.jit

@@ -26,11 +26,11 @@ from jaxcnn.writers import read_rows
 # A room (a module or a package) imports only from floors below its own and, except on floor 1, from rooms of its floor
 # that stand before it in this list.
 FLOORS = [
-    ["errors", "typing", "fields", "config", "rng", "tree", "environment"],
+    ["errors", "typing", "fields", "sections", "config", "rng", "tree", "environment"],
     ["nn", "data", "augment", "losses", "metrics", "schedules", "optim"],
     ["models", "receptive", "complexity", "interop"],
     ["mesh", "state", "step", "evaluate"],
-    ["checkpoint", "saver", "rundir", "writers", "plots", "preemption", "experiment", "task"],
+    ["checkpoint", "saver", "rundir", "writers", "plots", "preemption", "experiment", "task", "transfer", "plan"],
     ["loop"],
     ["cli"],
 ]

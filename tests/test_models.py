@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +12,21 @@ from conftest import SHARED
 
 import jaxcnn
 from jaxcnn import complexity, rng
+from jaxcnn.config import AugmentConfig, OptimizerConfig
 from jaxcnn.errors import UsageError
 from jaxcnn.models import input_shape, registry
 from jaxcnn.models.lenet import digit_bitmaps
+from jaxcnn.optim import make_optimizer
+from jaxcnn.state import State
+from jaxcnn.step import make_train_step
+from jaxcnn.tree import named_leaves
 
 # Parameters and multiply-adds for one image, from the papers and torchvision's metadata; `plain` nets are the residual ones
 # with parameter-free shortcuts taken out, and lenet5_1998 counts C3 as one dense convolution.
 COUNTS = json.loads((pathlib.Path(__file__).parent / "model_counts.json").read_text())
-TINY = [name for name in jaxcnn.list_models() if name.endswith(("_tiny", "_mini")) and name != "convnext_tiny"]
-SMALL = [*TINY, "lenet5", "lenet5_1998", "mlp", "resnet20_cifar", "resnet20_cifar_b", "plain20_cifar"]
+OURS = [n for n in jaxcnn.list_models() if registry.find(n).module.__module__.startswith("jaxcnn.models.")]
+TINY = [name for name in OURS if name.endswith(("_tiny", "_mini")) and name != "convnext_tiny"]
+TOO_DEEP = ("resnet1202_cifar", "resnet1202_cifar_b")  # XLA takes minutes to compile them for a CPU: run op by op
 
 
 def built(name, num_classes=10, **overrides):
@@ -38,8 +45,10 @@ def test_counts(name):
 
 
 def test_every_network_is_counted():
-    ours = {name for name in jaxcnn.list_models() if registry.find(name).module.__module__.startswith("jaxcnn.models.")}
-    assert ours - set(TINY) == set(COUNTS)
+    assert set(OURS) - set(TINY) == set(COUNTS)
+    families = {registry.find(name).module for name in OURS}
+    small = {registry.find(name).module for name in [*TINY, "lenet5", "lenet5_1998", "mlp"]}
+    assert families == small, "each family has a small member"
 
 
 def test_the_auxiliary_heads_of_googlenet_are_counted():
@@ -61,27 +70,88 @@ def test_counts_agree_with_the_reference():
     assert len(set(COUNTS) & set(reference)) == len(reference) - 1  # all but googlenet with its heads
 
 
-@pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_forward_and_gradient(name, dtype):
-    model, variables, images = built(name, dtype=dtype)
-    logits = model.apply(variables, images, train=False)
-    assert logits.shape == (3, 10)
+def small_shape(name):
+    """Images that are large enough for the network and no larger."""
+    rows, _, channels = input_shape(name)
+    side = 67 if name in ("alexnet_2012", "alexnet_lecture") else min(rows, 64)
+    return side, side, channels
+
+
+def random_variables(model, image_shape):
+    """He-initialised by numpy: compiling a network's own initialisation takes as long as compiling its update."""
+    generator = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if leaf.ndim > 1:
+            return generator.standard_normal(leaf.shape, np.float32) * np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1])))
+        if name == "scale":  # small enough for the sum of 600 blocks
+            return np.full(leaf.shape, 0.1, np.float32)
+        return np.full(leaf.shape, float(name in ("var", "gain", "layer_scale")), np.float32)
+
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(lambda x: model.init(rng.key(0, "init"), x), image))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_network_steps(name):
+    """Forward, gradient of each parameter, an update, one trace for two calls; forward in bfloat16."""
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    compiled = partial(jax.jit, compiler_options=quick)
+    model, shape = jaxcnn.create_model(name, 10), small_shape(name)
+    variables = random_variables(model, shape)
+    optimizer = make_optimizer(OptimizerConfig("sgd", momentum=0.0))
+    traces = []
+
+    def normalise(images):
+        traces.append(images.shape)
+        return images.astype(jnp.float32) / 64 - 2
+
+    step = make_train_step(
+        model, optimizer, lambda step: jnp.float32(1e4), normalise, AugmentConfig(), num_classes=10, seed=0
+    )
+    stats = variables.get("batch_stats", {})
+    state = State(jnp.int32(0), variables["params"], stats, optimizer.init(variables["params"]), {})
+    generator = np.random.default_rng(1)
+    batches = [
+        {"image": generator.integers(0, 255, (4, *shape), np.uint8), "label": np.arange(4, dtype=np.int32)}
+        for _ in "12"
+    ]
+    if name in TOO_DEEP:
+        new, sums = step(state, batches[0])
+        traces.clear()
+        call = partial(jax.eval_shape, jax.jit(step))
+    else:
+        call = compiled(step)
+        new, sums = call(state, batches[0])
+    for batch in batches:
+        call(state, batch)
+    assert len(traces) == 1, "traced again for a batch of the same shape"
+    assert bool(sums["finite"])
+    assert int(new.step) == 1
+    old, changed = named_leaves(state.params), named_leaves(new.params)
+    for leaf in old:  # at this learning rate any gradient shows; a bias before BatchNorm has none
+        before_norm = leaf.endswith("/bias") and leaf.replace("conv", "bn").replace("/bias", "/scale") in old
+        if not (before_norm or "lecture" in name):
+            assert np.any(old[leaf] != changed[leaf]), f"{leaf} has no gradient"
+
+    half = jaxcnn.create_model(name, 10, "bfloat16")
+    forward = lambda v, x: half.apply(v, x, train=False)  # noqa: E731
+    logits = (forward if name in TOO_DEEP else compiled(forward))(variables, normalise(batches[0]["image"]))
+    assert logits.shape == (4, 10)
     assert logits.dtype == jnp.float32
+    assert bool(jnp.isfinite(logits).all())
+
+
+@pytest.mark.parametrize("name", [*TINY, "lenet5", "lenet5_1998", "mlp"])
+def test_bfloat16_computes_what_float32_does(name):
+    """And parameters stay float32, as the network itself initialises them."""
+    model, variables, images = built(name)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-
-    def loss(params):
-        logits, _ = model.apply(
-            {**variables, "params": params},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": jax.random.key(0)},
-        )
-        return jnp.sum(logits**2)
-
-    grads = jax.jit(jax.grad(loss))(variables["params"])
-    assert all(bool(jnp.any(g != 0)) for g in jax.tree.leaves(grads)), "a parameter has no gradient"
+    single = jax.jit(lambda v, x: model.apply(v, x))(variables, images)
+    half = jax.jit(lambda v, x: jaxcnn.create_model(name, 10, "bfloat16").apply(v, x))(variables, images)
+    assert np.abs(single - half).max() <= 0.05 * max(np.abs(single).max(), 0.1)
+    assert np.any(single != half)
 
 
 @pytest.mark.parametrize("name", ["lenet5", "mlp"])

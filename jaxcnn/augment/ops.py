@@ -45,7 +45,11 @@ def sample(key: Key, num_images: int, config: AugmentConfig) -> Affine:
     column_from_row, column_from_column = mirror * (sin + shear * cos), mirror * (cos - shear * sin)
     rows = jnp.stack([row_from_row, row_from_column], axis=-1)
     columns = jnp.stack([column_from_row, column_from_column], axis=-1)
-    return Affine(jnp.stack([rows, columns], axis=-2), uniform(shift_key, config.shift, (num_images, 2)))
+    shift = uniform(shift_key, config.shift, (num_images, 2))
+    if config.pad_crop:  # a crop of an image with a black border is a shift by whole pixels
+        whole = jax.random.randint(jax.random.fold_in(key, 5), (num_images, 2), -config.pad_crop, config.pad_crop + 1)
+        shift = shift + whole.astype(jnp.float32)
+    return Affine(jnp.stack([rows, columns], axis=-2), shift)
 
 
 def apply(images_BHWC: Array, choice: Affine) -> Array:

@@ -15,11 +15,14 @@ from jaxcnn.models.registry import overridable
 
 SHORT = {
     "model": "model.name",
+    "num_classes": "model.num_classes",
+    "init_from": "model.init_from",
     "dataset": "data.dataset",
     "data_dir": "data.data_dir",
     "batch_size": "data.batch_size",
     "image_size": "data.image_size",
     "learning_rate": "optimizer.learning_rate",
+    "freeze": "optimizer.freeze",
     "eval_every": "log.eval_every",
     "checkpoint_every": "checkpoint.every",
     "keep": "checkpoint.keep",
@@ -76,6 +79,10 @@ class Flags:
             self.print_help()
             sys.exit(0)
         return rest
+
+    def names(self) -> list[str]:
+        """The names of all flags so far."""
+        return list(self._kinds)
 
     def given(self) -> dict[str, Any]:
         """``{name: value}`` of the flags that stand on the command line, aliases resolved."""

@@ -1,6 +1,7 @@
 """``jaxcnn VERB ...``: dispatch, and errors turned into one line and an exit code."""
 
 import importlib
+import keyword
 import os
 import sys
 import traceback
@@ -15,6 +16,8 @@ VERBS = {
     "predict": "classify image files:           predict RUN_DIR IMAGES...",
     "models": "list the networks:              models [PATTERN]",
     "summary": "describe a network by layer:    summary MODEL",
+    "plan": "cost of a run, not run:         plan EXPERIMENT [--memory=GB] [--tflops=X]",
+    "import": "weights of torchvision or timm: import MODEL FILE --workdir=RUN",
     "help": "show this",
 }
 
@@ -65,4 +68,5 @@ def _dispatch(arguments: list[str]) -> int:
     if verb == "train":
         preemption.install()
     environment.prepare()
-    return importlib.import_module(f"jaxcnn.cli.{verb}").main(rest, preemption.requested)
+    module = f"jaxcnn.cli.{verb}_" if keyword.iskeyword(verb) else f"jaxcnn.cli.{verb}"
+    return importlib.import_module(module).main(rest, preemption.requested)

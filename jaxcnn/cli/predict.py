@@ -14,6 +14,7 @@ from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.data import image
 from jaxcnn.errors import UsageError
 from jaxcnn.rundir import RunDir
+from jaxcnn.task import Task
 from jaxcnn.writers import output
 
 _ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
@@ -43,9 +44,9 @@ def main(arguments: list[str], stop: Stop) -> int:
     run_dir = RunDir(rest[0])
     task, state = saved.open_state(run_dir, saved.read_config(run_dir, flags), flags["checkpoint"])
 
-    data = task.config.data
-    images = np.stack([image.read_image(file, task.dataset.image_shape) for file in files])
-    images = image.fit(255 - images if flags["invert"] else images, data.image_size, data.fit)
+    images = np.stack(
+        [_as_trained(image.read_image(file, task.image_shape[2]), task, flags["invert"]) for file in files]
+    )
     predict, size = task.predict_step(), meshes.round_up(min(_BATCH, len(files)), task.mesh)
     padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), np.uint8)])
     chances = [
@@ -54,10 +55,20 @@ def main(arguments: list[str], stop: Stop) -> int:
     names = task.dataset.class_names
     results = []
     for file, chance in zip(files, np.concatenate(chances), strict=False):
-        order = np.argsort(-chance, kind="stable")[: flags["top"]]
+        order = np.argsort(-chance[: len(names)], kind="stable")[: flags["top"]]
         results.append((str(file), [(names[k], float(chance[k])) for k in order]))
     _print(results, flags["format"])
     return 0
+
+
+def _as_trained(pixels: np.ndarray, task: Task, invert: bool) -> np.ndarray:
+    """An image as the dataset would hold it, then at the size that the network sees."""
+    if not task.dataset.varying:
+        pixels = image.resize(pixels, *task.dataset.image_shape[:2])
+    pixels = 255 - pixels if invert else pixels
+    if pixels.shape == task.image_shape:
+        return pixels
+    return image.fit(pixels, task.image_shape[0], task.config.data.fit)
 
 
 def find_images(arguments: list[str]) -> list[pathlib.Path]:

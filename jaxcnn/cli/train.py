@@ -4,34 +4,20 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from jaxcnn import experiment, loop, models
 from jaxcnn.cli.flags import SHORT, Flags, Stop, configure
-from jaxcnn.config import Config, ModelConfig, difference, from_json
+from jaxcnn.config import Config, difference, from_json
 from jaxcnn.errors import UsageError
 from jaxcnn.rundir import RESUME, RunDir
 from jaxcnn.writers import output, table
 
 
 def main(arguments: list[str], stop: Stop) -> int:
-    """Parse flags in two rounds: the experiment and the model first, whose fields are then flags themselves."""
-    first = _flags()
-    first.define_config(Config(epochs=1))
-    names = [word for word in first.parse(arguments, known_only=True) if not word.startswith("-")]
-    base = original = _base(names[0] if names else "", first["config"], first["help"])
-    name = first.given().get("model.name", base.model.name)
-    if name != base.model.name:  # another network has other fields
-        base = dataclasses.replace(base, model=ModelConfig(name, base.model.dtype))
-    flags = _flags()
-    flags.define_config(base)
-    rest = flags.parse(arguments)
-    if len(rest) > 1:
-        raise UsageError(f"train takes one experiment, not {' '.join(map(repr, rest))}")
-    given = {path: value for path, value in flags.given().items() if path not in _OWN}
-    if given.get("data.data_dir"):  # config.json is read from other directories too
-        given["data.data_dir"] = str(pathlib.Path(given["data.data_dir"]).absolute())
-    config = configure(base, given)
+    """Train, and print where everything is."""
+    original, config, flags = read_experiment(arguments, _flags)
     if flags["config"] and not flags["workdir"]:
         raise UsageError("--config repeats a run in a directory of its own: give --workdir too")
     workdir = flags["workdir"] or default_workdir(original, config)
@@ -42,7 +28,30 @@ def main(arguments: list[str], stop: Stop) -> int:
     return 0
 
 
-_OWN = ("workdir", "resume", "num_devices", "config")
+def read_experiment(arguments: list[str], make_flags: Callable[[], Flags]) -> tuple[Config, Config, Flags]:
+    """(the experiment's config, the same with what the flags change, the flags).
+
+    Parsed in two rounds: the experiment and the network first, whose fields are then flags themselves. ``make_flags`` makes
+    the verb's own flags, which must hold ``config``.
+    """
+    first = make_flags()
+    own = {"help", "debug", *first.names()}
+    first.define_config(Config(epochs=1))
+    names = [word for word in first.parse(arguments, known_only=True) if not word.startswith("-")]
+    base = original = _base(names[0] if names else "", first["config"], first["help"])
+    name = first.given().get("model.name", base.model.name)
+    if name != base.model.name:  # another network has other fields
+        base = dataclasses.replace(base, model=dataclasses.replace(base.model, name=name, overrides={}))
+    flags = make_flags()
+    flags.define_config(base)
+    rest = flags.parse(arguments)
+    if len(rest) > 1:
+        raise UsageError(f"one experiment is needed, not {' '.join(map(repr, rest))}")
+    given = {path: value for path, value in flags.given().items() if path not in own}
+    for path in ("data.data_dir", "model.init_from"):  # config.json is read from other directories too
+        if given.get(path):
+            given[path] = str(pathlib.Path(given[path]).absolute())
+    return original, configure(base, given), flags
 
 
 def _flags() -> Flags:
@@ -82,7 +91,7 @@ def _base(name: str, path: str | None, help_wanted: bool) -> Config:
     if config is None:
         if not help_wanted:
             raise UsageError(
-                f"train needs an experiment: one of {', '.join(experiment.list_experiments())}, or the path of a .py file"
+                f"an experiment is needed: one of {', '.join(experiment.list_experiments())}, or the path of a .py file"
             )
         return Config(epochs=1)
     return config

@@ -29,37 +29,47 @@ def decode(data: bytes, channels: int, what: str) -> np.ndarray:
         raise DataError(f"{what}: not a readable image ({error})") from None
 
 
-def read_image(path: pathlib.Path, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """An image file as the dataset would hold it: uint8 of ``image_shape``, resized (bicubic) when it has another size.
-
-    Raises:
-      DataError: the file cannot be read or is no image; names it.
-    """
-    rows, columns, channels = image_shape
+def read_image(path: pathlib.Path, channels: int) -> np.ndarray:
+    """An image file as uint8 ``[H, W, channels]``. DataError when it cannot be read or is no image; names it."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
-    image = decode(data, channels, str(path))
+    return decode(data, channels, str(path))
+
+
+def resize(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """uint8 ``[H, W, C]`` to ``[rows, columns, C]`` (bicubic, with antialiasing)."""
     if image.shape[:2] == (rows, columns):
         return image
     return _as_array(_as_image(image).resize((columns, rows), Image.Resampling.BICUBIC))
 
 
-def fit(images: np.ndarray, size: int | None, how: str) -> np.ndarray:
-    """Bring uint8 images ``[N, H, W, C]`` to ``size`` rows and columns by ``how``: "resize" (bicubic) or "pad"."""
-    _, rows, columns, _ = images.shape
-    if size is None or (rows, columns) == (size, size):
-        return images
+def fit(image: np.ndarray, size: int, how: str) -> np.ndarray:
+    """Bring a uint8 image ``[H, W, C]`` to ``size`` rows and columns.
+
+    ``how`` is "resize" (bicubic, the shape is lost), "crop" (the shorter side to 8/7 of ``size``, bilinear, then the centre:
+    the usual evaluation of ImageNet, 256 and 224), or "pad" (with 0 on all sides).
+    """
+    rows, columns, _ = image.shape
+    if (rows, columns) == (size, size):
+        return image
     if how == "pad":
         top, left = size - rows, size - columns
         if top < 0 or left < 0:
             raise UsageError(
                 f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use data.fit=resize"
             )
-        halves = ((0, 0), (top // 2, top - top // 2), (left // 2, left - left // 2), (0, 0))
-        return np.pad(images, halves)
-    return np.stack([_as_array(_as_image(image).resize((size, size), Image.Resampling.BICUBIC)) for image in images])
+        return np.pad(image, ((top // 2, top - top // 2), (left // 2, left - left // 2), (0, 0)))
+    if how == "crop":
+        shorter = size * 8 // 7
+        width, height = (
+            (shorter * columns // rows, shorter) if rows <= columns else (shorter, shorter * rows // columns)
+        )
+        image = _as_array(_as_image(image).resize((width, height), Image.Resampling.BILINEAR))
+        top, left = (round((side - size) / 2) for side in image.shape[:2])
+        return image[top : top + size, left : left + size]
+    return resize(image, size, size)
 
 
 def _as_image(image: np.ndarray) -> Image.Image:

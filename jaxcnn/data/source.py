@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import hashlib
 import io
+import math
 import os
 import pathlib
 import shutil
@@ -19,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.data import image
 from jaxcnn.data.catalog import Dataset
-from jaxcnn.data.image import decode
 from jaxcnn.environment import cache_dir, num_cores
 from jaxcnn.errors import DataError, UsageError, nearest
+
+_MOST_BYTES = 20e9  # of one split in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,40 +39,63 @@ class Examples:
         return len(self.labels)
 
 
-def load(dataset: Dataset, split: str, data_dir: str | None = None) -> Examples:
-    """All examples of a split, as stored.
+def load(
+    dataset: Dataset, split: str, data_dir: str | None = None, size: int | None = None, fit: str = "resize"
+) -> Examples:
+    """All examples of a split.
 
     Args:
       dataset: a row of the catalog.
       split: in TFDS syntax: ``train``, ``train[:90%]``, ``train[1000:]+test``.
       data_dir: directory of prepared TFDS datasets; None for the user's cache.
+      size: rows and columns of the images; None: as stored (of varying images: the catalog's).
+      fit: how an image of another size gets there (``image.fit``).
 
     Raises:
-      UsageError: an unknown or empty split, or a data_dir that is no directory.
+      UsageError: an unknown or empty split, a data_dir that is no directory, or more images than memory holds.
       DataError: the dataset is not prepared there, or a record is damaged.
     """
     if dataset.origin == "synthetic":
-        return _slice({name: _fake(dataset, n) for name, n in (("train", 512), ("test", 100))}, split)
+        return _fitted(_slice({name: _fake(dataset, n) for name, n in dataset.splits.items()}, split), size, fit)
+    stored = dataset  # with the size to which varying images are brought while they are decoded
+    if dataset.varying:
+        stored = dataclasses.replace(
+            dataset, image_shape=(size or dataset.image_shape[0],) * 2 + dataset.image_shape[2:]
+        )
     try:
-        return _load(dataset, split, data_dir)
+        examples = _load(stored, split, data_dir, fit)
     except DataError:
         if dataset.origin != "ours":
             raise
         shutil.rmtree(cache_dir() / "tfds" / dataset.name, ignore_errors=True)  # ours to make again
-        return _load(dataset, split, data_dir)
+        examples = _load(stored, split, data_dir, fit)
+    return _fitted(examples, size, fit)
 
 
-def _load(dataset: Dataset, split: str, data_dir: str | None) -> Examples:
+def _load(dataset: Dataset, split: str, data_dir: str | None, fit: str) -> Examples:
     builder = _builder(dataset, data_dir)
     wanted = _instructions({name: info.num_examples for name, info in builder.info.splits.items()}, split)
-    whole = {name: _cached(dataset, builder.info.splits[name]) for name in {name for name, _, _ in wanted}}
-    return _slice(whole, split)
+    infos = {name: builder.info.splits[name] for name in {name for name, _, _ in wanted}}
+    count = sum(info.num_examples for info in infos.values())
+    if (need := count * math.prod(dataset.image_shape)) > _MOST_BYTES:
+        raise UsageError(
+            f"{dataset.name} {split}: {count:,} images are {need / 1e9:.0f} GB as uint8 and are held in memory, at most "
+            f"{_MOST_BYTES / 1e9:.0f} GB; use a part, e.g. --data.train_split=train[:1%], or a smaller --image_size"
+        )
+    return _slice({name: _cached(dataset, info, fit) for name, info in infos.items()}, split)
+
+
+def _fitted(examples: Examples, size: int | None, fit: str) -> Examples:
+    """The images at the size that the network sees."""
+    if size is None or examples.images.shape[1:3] == (size, size):
+        return examples
+    return Examples(np.stack([image.fit(one, size, fit) for one in examples.images]), examples.labels)
 
 
 def split_sizes(dataset: Dataset, data_dir: str | None = None) -> dict[str, int]:
     """Number of examples of each split, without reading any."""
     if dataset.origin == "synthetic":
-        return {"train": 512, "test": 100}
+        return dict(dataset.splits)
     return {name: info.num_examples for name, info in _builder(dataset, data_dir).info.splits.items()}
 
 
@@ -161,22 +187,23 @@ def _slice(whole: dict[str, Examples], split: str) -> Examples:
     return Examples(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _cached(dataset: Dataset, split_info: Any) -> Examples:
+def _cached(dataset: Dataset, split_info: Any, fit: str) -> Examples:
     """The decoded split from the cache; a missing or damaged entry is made anew."""
     files = [pathlib.Path(path) for path in split_info.filepaths]
     if missing := [path for path in files if not path.is_file()]:
         raise DataError(f"{missing[0]} is missing; prepare the dataset again")
     stamps = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    name = hashlib.sha256(repr((dataset, stamps)).encode()).hexdigest()[:16]
+    how = fit if dataset.varying else ""
+    name = hashlib.sha256(repr((dataset, stamps, how)).encode()).hexdigest()[:16]
     path = cache_dir() / "decoded" / f"{dataset.name}-{split_info.name}-{name}.npy"
     if (examples := _read_cache(path, dataset, split_info.num_examples)) is not None:
         return examples
-    examples = _decode_split(dataset, files, split_info.num_examples)
+    examples = _decode_split(dataset, files, split_info.num_examples, fit)
     _write_cache(path, examples)
     return examples
 
 
-def _decode_split(dataset: Dataset, files: list[pathlib.Path], num_examples: int) -> Examples:
+def _decode_split(dataset: Dataset, files: list[pathlib.Path], num_examples: int, fit: str) -> Examples:
     from array_record.python.array_record_module import ArrayRecordReader
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -204,12 +231,14 @@ def _decode_split(dataset: Dataset, files: list[pathlib.Path], num_examples: int
             data, label = features["image"].bytes_list.value[0], features["label"].int64_list.value[0]
         except (IndexError, ValueError, TypeError) as error:  # protobuf's DecodeError is a ValueError
             raise DataError(f"{what}: not an image with a label ({error})") from None
-        image = decode(data, dataset.image_shape[2], what)
-        if image.shape != dataset.image_shape:
-            raise DataError(f"{what}: image of shape {image.shape}, expected {dataset.image_shape}")
+        pixels = image.decode(data, dataset.image_shape[2], what)
+        if dataset.varying:
+            pixels = image.fit(pixels, dataset.image_shape[0], fit)
+        if pixels.shape != dataset.image_shape:
+            raise DataError(f"{what}: image of shape {pixels.shape}, expected {dataset.image_shape}")
         if not 0 <= label < dataset.num_classes:
             raise DataError(f"{what}: label {label} is not in [0, {dataset.num_classes})")
-        images[position], labels[position] = image, label
+        images[position], labels[position] = pixels, label
 
     with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
         for _ in pool.map(decode_one, range(num_examples), chunksize=512):
@@ -249,7 +278,7 @@ def _fake(dataset: Dataset, num_examples: int) -> Examples:
     rows, columns, channels = dataset.image_shape
     images = rng.integers(0, 160, (num_examples, rows, columns, channels), np.uint8)
     labels = rng.integers(0, dataset.num_classes, num_examples, np.int32)
-    for image, label in zip(images, labels, strict=True):
+    for pixels, label in zip(images, labels, strict=True):
         top, left = (label // 4) * rows // 4, (label % 4) * columns // 4
-        image[top : top + rows // 4, left : left + columns // 4] += 80
+        pixels[top : top + rows // 4, left : left + columns // 4] += 80
     return Examples(images, labels)

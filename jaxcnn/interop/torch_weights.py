@@ -29,7 +29,7 @@ def from_torch(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> di
     Args:
       name: one of ``list_models()`` of a family that torchvision or timm has.
       state_dict: torch's names to arrays (anything that ``numpy.asarray`` takes).
-      **overrides: the network's fields, as in ``create_model``; the class count follows from the last bias.
+      **overrides: the network's fields, as in ``create_model``; the class count follows from the head's bias.
 
     Returns:
       ``{"params": ..., "batch_stats": ...}`` of float32 arrays, for ``model.apply``.
@@ -38,12 +38,9 @@ def from_torch(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> di
       ValueError: the family has no twin in torch, or entries are missing, superfluous or misshapen: all are listed.
     """
     arrays = {key: np.asarray(value) for key, value in state_dict.items() if not key.endswith("num_batches_tracked")}
-    biases = [array for key, array in arrays.items() if key.endswith("bias") and not key.startswith("aux")]
-    if not biases:
-        raise UsageError(f"from_torch: the state dict for {name!r} has no bias; expected torch's names, e.g. fc.bias")
-    model = create_model(name, len(biases[-1]), **overrides)
-    if not rules(model):
+    if not rules(create_model(name, 1, **overrides)):
         raise UsageError(f"from_torch: {name!r} has no twin in torchvision or timm")
+    model = create_model(name, _count_classes(name, arrays, overrides), **overrides)
     if any(key.startswith("aux") for key in arrays) and "aux" not in overrides:
         arrays = {key: array for key, array in arrays.items() if not key.startswith("aux")}
     wanted = _abstract(model, input_shape(name))
@@ -67,6 +64,30 @@ def from_torch(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> di
         raise UsageError(f"from_torch: {len(problems)} entries do not fit {name}: {listed}")
     variables = traverse_util.unflatten_dict({key: jnp.array(found[key], jnp.float32) for key in wanted}, sep="/")
     return {"batch_stats": {}, **variables}
+
+
+def num_classes(name: str, variables: Mapping[str, Any]) -> int:
+    """Class count of a network's variables: the length of its head's bias."""
+    return tree.named_leaves(variables)[_head_bias(name, {})].shape[0]
+
+
+def _count_classes(name: str, arrays: Mapping[str, np.ndarray], overrides: Mapping[str, Any]) -> int:
+    head = _head_bias(name, overrides)
+    model = create_model(name, 1, **overrides)
+    wanted = {head: None}
+    for key, array in arrays.items():
+        if _target(model, key, wanted) == head and array.ndim == 1:
+            return len(array)
+    raise UsageError(
+        f"from_torch: the state dict for {name!r} has no bias of the last layer; expected torch's or timm's names"
+    )
+
+
+def _head_bias(name: str, overrides: Mapping[str, Any]) -> str:
+    """The bias whose length is the class count (of several, with auxiliary heads, the last that is called)."""
+    one, two = (_abstract(create_model(name, k, **overrides), input_shape(name)) for k in (1, 2))
+    names = [key for key in one if one[key].shape != two[key].shape and key.endswith("/bias") and "/aux" not in key]
+    return names[-1]
 
 
 def _abstract(model: linen.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:

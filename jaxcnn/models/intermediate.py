@@ -42,7 +42,7 @@ def features(
             capture_intermediates=lambda module, method: wanted is None or "/".join(module.path) in wanted,
             mutable=["intermediates", "batch_stats"],
         )
-        flat: Mapping[str, Any] = traverse_util.flatten_dict(updated["intermediates"], sep="/")
+        flat: Any = traverse_util.flatten_dict(dict(updated)["intermediates"], sep="/")
         return {path.removesuffix("/__call__"): results[0] for path, results in flat.items()}
 
     known = list(jax.eval_shape(run, variables, x))

@@ -237,7 +237,7 @@ def as_padding(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _at_least_float32(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def _per_channel(value_C: Array, ndim: int) -> Array:
