@@ -206,9 +206,8 @@ def _draw(task: Task, state: State, test: Resident, run_dir: RunDir, batch_size:
     chances = probabilities(task.predict_step(), state.variables(), batches)
     names = task.dataset.class_names
     chances = chances[:, : len(names)]
-    plots.learning_curves(
-        run_dir.plots / "learning_curves.png", read_rows(run_dir.metrics), task.config.data.eval_split
-    )
+    if rows := read_rows(run_dir.metrics):  # the file may have been lost
+        plots.learning_curves(run_dir.plots / "learning_curves.png", rows, task.config.data.eval_split)
     plots.confusion_matrix(run_dir.plots / "confusion_matrix.png", labels, chances.argmax(axis=1), names)
     plots.worst_mistakes(run_dir.plots / "worst_mistakes.png", images, labels, chances, names)
     kernels = {name: leaf for name, leaf in tree.named_leaves(state.params).items() if name.endswith("/kernel")}

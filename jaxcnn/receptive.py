@@ -1,9 +1,10 @@
 """Receptive fields, read off a traced program: how many rows and columns of the image one output value depends on.
 
-Each array that depends on the image carries, per axis, which image axis it runs along and the distance in pixels between
-neighbours (the "jump"). A window of extent k over an axis with jump j makes the field (k - 1) j larger, a stride multiplies
-the jump (Araujo, Norris & Sim 2019, "Computing receptive fields", section 2). Where paths meet, the largest field counts;
-padding counts as image, so a field may be larger than the image.
+Each array that depends on the image carries what its first value sees, from pixel ``low`` to pixel ``high``, and, per
+axis, which image axis it runs along and the distance in pixels between neighbours (the "jump"). A window of extent k over
+an axis with jump j makes the field (k - 1) j larger, a stride multiplies the jump (Araujo, Norris & Sim 2019, "Computing
+receptive fields", section 2). Where paths meet, all that either sees counts; padding counts as image, so a field may be
+larger than the image.
 """
 
 import dataclasses
@@ -18,27 +19,40 @@ Run = tuple[int, int, int]  # (image axis 0 or 1, how many neighbours, distance 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """What each value of an array sees.
+    """What the values of an array see.
 
     Attributes:
-      size: rows and columns of the image.
+      low, high: first and last (row, column) of the image that the value at index 0 sees.
       axes: for each axis of the array its runs along the image; several where axes were flattened into one.
     """
 
-    size: tuple[int, int]
+    low: tuple[int, int]
+    high: tuple[int, int]
     axes: tuple[tuple[Run, ...], ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.high[0] - self.low[0] + 1, self.high[1] - self.low[1] + 1
+
+    def spread(self, image_axis: int, before: int, after: int) -> "Field":
+        """Seeing so many pixels more before and after."""
+        low, high = list(self.low), list(self.high)
+        low[image_axis], high[image_axis] = low[image_axis] - before, high[image_axis] + after
+        return dataclasses.replace(self, low=(low[0], low[1]), high=(high[0], high[1]))
 
     def over(self, runs: tuple[Run, ...]) -> "Field":
         """Larger by all that a reduction over these runs sees."""
-        size = list(self.size)
+        wider = self
         for image_axis, count, jump in runs:
-            size[image_axis] += (count - 1) * jump
-        return dataclasses.replace(self, size=(size[0], size[1]))
+            wider = wider.spread(image_axis, 0, (count - 1) * jump)
+        return wider
 
-    def windowed(self, axis: int, extent: int, stride: int) -> "Field":
-        """After a window of this extent and stride has moved along an axis."""
-        runs = self.axes[axis]
-        wider = self.over(tuple((image_axis, extent, jump) for image_axis, _, jump in runs))
+    def windowed(self, axis: int, extent: int, stride: int, before: int = 0) -> "Field":
+        """After a window of this extent and stride has moved along an axis that was padded by ``before``."""
+        wider, runs = self, self.axes[axis]
+        for image_axis, _, jump in runs:
+            wider = wider.spread(image_axis, before * jump, (extent - 1 - before) * jump)
         return wider.with_axis(axis, tuple((image_axis, count, jump * stride) for image_axis, count, jump in runs))
 
     def with_axis(self, axis: int, runs: tuple[Run, ...]) -> "Field":
@@ -54,7 +68,7 @@ def receptive_fields(jaxpr: Any, image: Any) -> Iterator[tuple[str, tuple[int, i
       image: the variable of ``jaxpr`` that holds the images ``[B, H, W, C]``.
     """
     _, rows, columns, _ = image.aval.shape
-    known = {image: Field((1, 1), ((), ((0, rows, 1),), ((1, columns, 1),), ()))}
+    known = {image: Field((0, 0), (0, 0), ((), ((0, rows, 1),), ((1, columns, 1),), ()))}
     yield from _walk(jaxpr, "", known)
 
 
@@ -99,14 +113,19 @@ def _after(equation: Any, seen: list[Field | None]) -> Field:
         kernel, axes = equation.invars[1].aval.shape, _no_runs(len(field.axes))
         for i, (source, target) in enumerate(zip(spec.lhs_spec[2:], spec.out_spec[2:], strict=True)):
             extent = params["rhs_dilation"][i] * (kernel[spec.rhs_spec[2 + i]] - 1) + 1
-            field = field.windowed(source, extent, params["window_strides"][i])
+            field = field.windowed(source, extent, params["window_strides"][i], params["padding"][i][0])
             axes[target] = field.axes[source]
         return dataclasses.replace(field, axes=tuple(axes))
     if name.startswith("reduce_window"):
-        for axis, (size, stride, dilation) in enumerate(
-            zip(params["window_dimensions"], params["window_strides"], params["window_dilation"], strict=True)
-        ):
-            field = field.windowed(axis, dilation * (size - 1) + 1, stride)
+        windows = zip(
+            params["window_dimensions"],
+            params["window_strides"],
+            params["window_dilation"],
+            params["padding"],
+            strict=True,
+        )
+        for axis, (size, stride, dilation, (before, _)) in enumerate(windows):
+            field = field.windowed(axis, dilation * (size - 1) + 1, stride, before)
         return field
     if name == "dot_general":
         return _contracted(params["dimension_numbers"], seen)
@@ -127,10 +146,18 @@ def _after(equation: Any, seen: list[Field | None]) -> Field:
         for axis, target in enumerate(params["broadcast_dimensions"]):
             axes[target] = field.axes[axis]
         return dataclasses.replace(field, axes=tuple(axes))
-    if name == "slice" and params["strides"]:
-        for axis, stride in enumerate(params["strides"]):
-            field = field.windowed(axis, 1, stride)
+    if name == "slice":
+        strides = params["strides"] or (1,) * len(field.axes)
+        for axis, (start, stride) in enumerate(zip(params["start_indices"], strides, strict=True)):
+            field = field.windowed(axis, 1, stride, -start)
         return field
+    if name == "pad":
+        for axis, (before, _, _) in enumerate(params["padding_config"]):
+            field = field.windowed(axis, 1, 1, before)
+        return field
+    if name == "concatenate" and field.axes[params["dimension"]]:  # pieces side by side: each has its own place
+        largest = max((f for f in seen if f), key=lambda f: f.size)
+        return dataclasses.replace(field, high=tuple(a + n - 1 for a, n in zip(field.low, largest.size, strict=True)))
     return _joined([f for f in seen if f])
 
 
@@ -149,9 +176,10 @@ def _contracted(dimension_numbers: Any, seen: list[Field | None]) -> Field:
 
 
 def _joined(fields: list[Field]) -> Field:
-    """Where several arrays meet: the largest field; the axes of the one that has the most."""
-    size = (max(f.size[0] for f in fields), max(f.size[1] for f in fields))
-    return Field(size, max(fields, key=lambda f: (len(f.axes), sum(map(len, f.axes)))).axes)
+    """Where several arrays meet: all that one of them sees; the axes of the one that has the most."""
+    low = min(f.low[0] for f in fields), min(f.low[1] for f in fields)
+    high = max(f.high[0] for f in fields), max(f.high[1] for f in fields)
+    return Field(low, high, max(fields, key=lambda f: (len(f.axes), sum(map(len, f.axes)))).axes)
 
 
 def _reshaped(field: Field, old: tuple[int, ...], new: tuple[int, ...]) -> Field:

@@ -172,16 +172,33 @@ def test_a_header_that_promises_too_much_is_refused_before_decoding():
 
 
 def test_fit_pads_evenly_and_resizes_as_pillow():
-    images = source.load(DIGITS, "test").images[:3]
-    padded = image.fit(images, 13, "pad")
-    np.testing.assert_array_equal(padded[:, 2:10, 2:10], images)
-    assert padded.sum() == images.sum()
-    resized = image.fit(images, 32, "resize")
-    theirs = Image.fromarray(images[0, ..., 0]).resize((32, 32), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(resized[0, ..., 0], np.asarray(theirs))
-    assert image.fit(images, None, "pad") is images
+    stored = source.load(DIGITS, "test").images[0]
+    padded = image.fit(stored, 13, "pad")
+    np.testing.assert_array_equal(padded[2:10, 2:10], stored)
+    assert padded.sum() == stored.sum()
+    resized = image.fit(stored, 32, "resize")
+    theirs = Image.fromarray(stored[..., 0]).resize((32, 32), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(resized[..., 0], np.asarray(theirs))
+    assert image.fit(stored, 8, "pad") is stored
     with pytest.raises(UsageError, match="image_size=4"):
-        image.fit(images, 4, "pad")
+        image.fit(stored, 4, "pad")
+    np.testing.assert_array_equal(source.load(DIGITS, "test", size=13, fit="pad").images[0], padded)
+
+
+@pytest.mark.parametrize("shape", [(300, 500), (500, 300), (224, 224), (150, 151), (256, 1000)])
+def test_crop_is_the_usual_evaluation_of_imagenet(shape):
+    """The shorter side to 256, then the centre of 224: by hand, with Pillow."""
+    pixels = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
+    rows, columns = shape
+    ours = image.fit(pixels, 224, "crop")
+    if shape == (224, 224):
+        assert ours is pixels
+        return
+    scale = 256 / min(shape)
+    size = int(256 if columns <= rows else scale * columns), int(256 if rows <= columns else scale * rows)
+    scaled = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    top, left = (round((side - 224) / 2) for side in scaled.shape[:2])
+    np.testing.assert_array_equal(ours, scaled[top : top + 224, left : left + 224])
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 8])

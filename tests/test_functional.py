@@ -271,6 +271,72 @@ def test_batch_norm_layer_moves_its_statistics_as_torch_does():
     np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * np.var(x, axis=(0, 1, 2), ddof=1), rtol=1e-5)
 
 
+def test_ghost_batch_norm_is_batch_norm_of_each_part():
+    """And its running statistics are the means of the parts' (Hoffer et al. 2017)."""
+    x = jax.random.normal(jax.random.key(1), (12, 3, 3, 4)) * 2 + jnp.arange(12.0).reshape(12, 1, 1, 1)
+    plain, ghost = nn.BatchNorm(), nn.BatchNorm("ghost:4")
+    variables = plain.init(jax.random.key(0), x)
+    y, updated = ghost.apply(variables, x, train=True, mutable=["batch_stats"])
+    parts = [plain.apply(variables, x[i : i + 4], train=True, mutable=["batch_stats"]) for i in (0, 4, 8)]
+    np.testing.assert_allclose(y, np.concatenate([part for part, _ in parts]), rtol=1e-5, atol=1e-5)
+    for name in ("mean", "var"):
+        expected = np.mean([stats["batch_stats"][name] for _, stats in parts], axis=0)
+        np.testing.assert_allclose(updated["batch_stats"][name], expected, rtol=1e-5)
+    np.testing.assert_array_equal(ghost.apply(variables, x), plain.apply(variables, x))
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [("ghost:5", "multiple of 5"), ("ghost:0", "N >= 1"), ("gohst:2", "ghost:N"), ("local", "training runs")],
+)
+def test_batch_norm_refuses_what_it_cannot_split(over, words):
+    layer, x = nn.BatchNorm(over), jnp.ones((8, 2, 2, 3))
+    variables = layer.init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match=words):
+        layer.apply(variables, x, train=True, mutable=["batch_stats"])
+
+
+def test_max_pool_gradient_behind_other_layers_is_exact():
+    """XLA may compute the values before the pooling anew for the backward pass, and round them otherwise."""
+    x = jax.random.normal(jax.random.key(0), (8, 96, 96, 3))
+    layer, norm = nn.Conv(16, 3, padding=1), nn.BatchNorm()
+    variables = layer.init(jax.random.key(1), x), norm.init(jax.random.key(2), jnp.ones((1, 1, 1, 16)))
+
+    def loss(kernel, pool):
+        y = layer.apply({"params": {**variables[0]["params"], "kernel": kernel}}, x)
+        y, _ = norm.apply(variables[1], y, train=True, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(pool(nn.relu(y))))
+
+    def general(y):  # the same windows as no tiling
+        return nn.max_pool2d(jnp.pad(y, ((0, 0), (0, 1), (0, 1), (0, 0))), 2, stride=2)
+
+    kernel = variables[0]["params"]["kernel"]
+    ours, theirs = (
+        jax.jit(jax.grad(loss), static_argnums=1)(kernel, p) for p in (lambda y: nn.max_pool2d(y, 2), general)
+    )
+    assert np.isfinite(ours).all()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_max_pool_of_blocks_propagates_nan_and_gives_ties_to_the_first():
+    x = jnp.zeros((1, 2, 2, 1)).at[0, 1, 0, 0].set(jnp.nan)
+    assert np.isnan(nn.max_pool2d(x, 2)).all()
+    grad = jax.grad(lambda x: jnp.sum(nn.max_pool2d(x, 2)))(jnp.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(grad[0, :, :, 0], [[1, 0], [0, 0]])
+
+
+def test_stochastic_depth_drops_whole_images():
+    layer, x = nn.StochasticDepth(0.25), jnp.ones((4000, 2, 2, 3))
+    y = np.asarray(layer.apply({}, x, train=True, rngs={"dropout": jax.random.key(0)}))
+    kept = y[:, 0, 0, 0] > 0
+    assert np.all((y > 0) == kept[:, None, None, None])
+    np.testing.assert_allclose(kept.mean(), 0.75, atol=0.03)
+    np.testing.assert_allclose(y[kept], 1 / 0.75, rtol=1e-6)
+    np.testing.assert_array_equal(layer.apply({}, x, train=False), x)
+    np.testing.assert_allclose(nn.depth_rates(0.2, 5), [0, 0.05, 0.1, 0.15, 0.2])
+    assert nn.depth_rates(0.2, 1) == [0]
+
+
 def test_relu_and_scaled_tanh():
     np.testing.assert_array_equal(nn.relu(jnp.array([-1.0, 0.0, 2.0])), [0, 0, 2])
     assert float(jax.grad(nn.relu)(0.0)) == 0

@@ -6,6 +6,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn.losses import cross_entropy
+from jaxcnn.models.googlenet import AuxiliaryHead
 from jaxcnn.tree import named_leaves
 
 CLASSES = 7
@@ -72,7 +73,16 @@ def test_logits_equal_torchvisions(torch, torchvision, name, size):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "theirs"),
-    [("seresnet50", "seresnet50"), ("efficientnet_b0", "efficientnet_b0"), ("convnext_tiny", "convnext_tiny")],
+    [
+        ("seresnet50", "seresnet50"),
+        ("efficientnet_b0", "efficientnet_b0"),
+        ("convnext_tiny", "convnext_tiny"),
+        ("mobilenet_v2", "mobilenetv2_100"),
+        ("resnet18_v2", "resnetv2_18"),
+        ("resnet50_v2", "resnetv2_50"),
+        ("densenet121", "densenet121"),
+        ("resnet34", "resnet34"),
+    ],
 )
 def test_logits_equal_timms(torch, torchvision, name, theirs):
     timm = pytest.importorskip("timm", reason="timm is not installed")
@@ -133,6 +143,21 @@ def test_a_training_step_equals_torchs(torch, torchvision, name):
     assert abs(float(value) - loss.item()) <= 1e-6 * loss.item()
     assert worst(stats, expected["batch_stats"]) <= 1e-6
     assert worst(grads, expected["params"]) <= 1e-5
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_auxiliary_heads_of_googlenet(torch, torchvision):
+    """With aux they are filled, in evaluation order of their inputs; without it they are left out."""
+    theirs = randomise(torch, torchvision.models.googlenet(num_classes=CLASSES, aux_logits=True, init_weights=False))
+    weights = {key: value.numpy() for key, value in theirs.state_dict().items()}
+    assert "aux1" not in jaxcnn.from_torch("googlenet", weights)["params"]
+    variables = jaxcnn.from_torch("googlenet", weights, aux=True)
+    head = AuxiliaryHead(CLASSES, "global")
+    maps = np.random.default_rng(0).normal(size=(2, 6, 6, 512)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs.aux1(torch.from_numpy(maps.transpose(0, 3, 1, 2).copy())).numpy()
+    ours = head.apply({part: variables[part]["aux1"] for part in ("params", "batch_stats")}, maps, False)
+    assert np.abs(ours - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,5 +1,7 @@
 """Networks: counts, shapes, gradients, what they refuse."""
 
+import contextlib
+import functools
 import json
 import pathlib
 from functools import partial
@@ -33,6 +35,12 @@ def built(name, num_classes=10, **overrides):
     model = jaxcnn.create_model(name, num_classes, **overrides)
     images = jax.random.normal(jax.random.key(1), (3, *input_shape(name)))
     return model, jax.jit(model.init)(rng.key(0, "init"), images), images
+
+
+def applied(name, shape):
+    """The network's result for images of another shape than it was made for."""
+    model, variables, _ = built(name)
+    return model.apply(variables, jnp.ones(shape))
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -73,7 +81,7 @@ def test_counts_agree_with_the_reference():
 def small_shape(name):
     """Images that are large enough for the network and no larger."""
     rows, _, channels = input_shape(name)
-    side = 67 if name in ("alexnet_2012", "alexnet_lecture") else min(rows, 64)
+    side = 67 if "_2012" in name or "_lecture" in name else min(rows, 64)
     return side, side, channels
 
 
@@ -93,11 +101,21 @@ def random_variables(model, image_shape):
     return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(lambda x: model.init(rng.key(0, "init"), x), image))
 
 
+@functools.cache
+def quick_compilation():
+    """Options under which XLA compiles fast and the program runs slowly; which there are depends on its version."""
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    for name, value in [("xla_cpu_use_fusion_emitters", False)]:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            jax.jit(jnp.sin, compiler_options={**quick, name: value})(1.0)
+            quick[name] = value
+    return quick
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_every_network_steps(name):
     """Forward, gradient of each parameter, an update, one trace for two calls; forward in bfloat16."""
-    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    compiled = partial(jax.jit, compiler_options=quick)
+    compiled = partial(jax.jit, compiler_options=quick_compilation())
     model, shape = jaxcnn.create_model(name, 10), small_shape(name)
     variables = random_variables(model, shape)
     optimizer = make_optimizer(OptimizerConfig("sgd", momentum=0.0))
@@ -152,6 +170,65 @@ def test_bfloat16_computes_what_float32_does(name):
     half = jax.jit(lambda v, x: jaxcnn.create_model(name, 10, "bfloat16").apply(v, x))(variables, images)
     assert np.abs(single - half).max() <= 0.05 * max(np.abs(single).max(), 0.1)
     assert np.any(single != half)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "leaf", "deviation"),
+    [  # He: sqrt(2 / fan); Glorot: sqrt(2 / (fan-in + fan-out)); AlexNet, ZFNet: 0.01; ConvNeXt: 0.02 before truncation
+        ("resnet18", {}, "layer2_0/conv1/kernel", np.sqrt(2 / (9 * 128))),
+        ("densenet_tiny", {"growth": 32}, "denseblock1_denselayer2/conv2/kernel", np.sqrt(2 / (9 * 128))),
+        ("vgg_tiny", {"widths": (64, 128)}, "conv2_1/kernel", np.sqrt(2 / (9 * 128))),
+        ("vgg_tiny", {"hidden": (256,)}, "fc6/kernel", 0.01),
+        ("alexnet_2012_tiny", {"maps": (32, 64, 64, 64, 64)}, "conv4/kernel", 0.01),
+        ("zfnet_tiny", {"maps": (32, 64, 64, 64, 64)}, "conv4/kernel", 0.01),
+        ("alexnet_tiny", {"maps": (32, 64, 64, 64, 64)}, "conv4/kernel", np.sqrt(2 / (9 * 64))),
+        ("convnext_mini", {"widths": (32, 64)}, "stage1_0/fc1/kernel", 0.02),
+        ("lenet5", {}, "conv3/kernel", np.sqrt(2 / (400 + 25 * 120))),
+    ],
+)
+def test_initialisation_is_the_papers(name, overrides, leaf, deviation):
+    model = registry.find(name)
+    network = model.module(**{**model.fields, **overrides}, num_classes=10)
+    variables = jax.jit(network.init)(rng.key(0, "init"), jnp.zeros((1, *input_shape(name))))
+    values = np.asarray(named_leaves(variables["params"])[leaf])
+    assert abs(values.mean()) < 0.05 * deviation
+    np.testing.assert_allclose(values.std(), deviation, rtol=0.05)
+
+
+def test_biases_of_the_published_alexnet():
+    """Ones in conv 2, 4, 5 and the hidden dense layers, zeros elsewhere (section 5)."""
+    _, variables, _ = built("alexnet_2012_tiny")
+    biases = {name: leaf["bias"] for name, leaf in variables["params"].items()}
+    assert {name for name, bias in biases.items() if np.all(bias == 1)} == {"conv2", "conv4", "conv5", "fc6", "fc7"}
+    assert {name for name, bias in biases.items() if np.all(bias == 0)} == {"conv1", "conv3", "fc8"}
+
+
+@pytest.mark.parametrize("name", [n for n in TINY if "remat" in registry.overridable(n)])
+def test_recomputing_changes_no_result(name):
+    plain, variables, images = built(name)
+    again = jaxcnn.create_model(name, 10, remat=True)
+
+    def loss(model, params):
+        rngs, mutable = {"dropout": jax.random.key(0)}, ["batch_stats"]
+        logits, _ = model.apply({**variables, "params": params}, images, train=True, rngs=rngs, mutable=mutable)
+        return jnp.sum(logits**2)
+
+    ours, theirs = (jax.jit(jax.grad(partial(loss, model)))(variables["params"]) for model in (again, plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-2, atol=1e-3 * np.abs(b).max()), ours, theirs)
+    program = jax.make_jaxpr(jax.grad(partial(loss, again)))(variables["params"])
+    assert "remat" in str(program) or "checkpoint" in str(program)
+
+
+@pytest.mark.parametrize("name", [n for n in TINY if "norm" in registry.overridable(n)])
+def test_ghost_norms_reach_every_layer(name):
+    model, variables, images = built(name, norm="ghost:2")
+    images = jnp.concatenate([images, 3 * images[:1] + 1])
+    out = [
+        model.apply(variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
+        for x in (images, images[:2])
+    ]
+    if not registry.overridable(name).get("dropout_rate", (0, 0))[1]:
+        np.testing.assert_allclose(out[0][0][:2], out[1][0], rtol=1e-4, atol=1e-4)  # the other two do not matter
 
 
 @pytest.mark.parametrize("name", ["lenet5", "mlp"])
@@ -212,6 +289,20 @@ def test_c3_sees_only_the_maps_of_table_1():
         (lambda: built("lenet5_1998", 11), "10 classes"),
         (lambda: complexity.layers(jaxcnn.create_model("lenet5", 10), (20, 20, 1)), "layer conv3"),
         (lambda: complexity.layers(jaxcnn.create_model("lenet5", 10), (40, 40, 1)), "needs 32x32"),
+        (lambda: complexity.layers(jaxcnn.create_model("vgg11", 10), (16, 16, 3)), "layer pool5: .*input size 1"),
+        (lambda: complexity.layers(jaxcnn.create_model("alexnet", 10), (48, 48, 3)), "layer pool5"),
+        (lambda: complexity.layers(jaxcnn.create_model("alexnet", 10), (7, 7, 3)), "layer conv1: input size 7"),
+        (lambda: jaxcnn.create_model("resnet18", 2.5), "num_classes=2.5 must be an int"),
+        (lambda: jaxcnn.create_model("resnet18", 10, depth=3), "no field 'depth'; its fields are .*stochastic_depth"),
+        (lambda: jaxcnn.create_model("resnet18", 10, width="64"), "width='64' must be int"),
+        (lambda: jaxcnn.create_model("resnet18", 10, dropout_rate=True), "must be float"),
+        (lambda: built("resnet_tiny", stem="tiny"), "imagenet or small"),
+        (lambda: built("cifar_resnet_tiny", shortcut="C"), "A, B or plain"),
+        (lambda: built("cifar_resnet_tiny", depth=9), r"6 n \+ 2"),
+        (lambda: applied("resnet_tiny", (3, 32, 32)), r"layer conv1: x of shape \(3, 32, 32\) must be \[B, H, W, C\]"),
+        (lambda: applied("resnet_tiny", (2, 32, 32, 1)), "layer conv1: x has 1 channels, its kernel takes 3"),
+        (lambda: applied("mlp", (28, 28, 1)), r"images \[B, H, W, C\]"),
+        (lambda: applied("mlp", (2, 20, 20, 1)), "layer fc1: x has 400 channels, its kernel takes 784"),
     ],
 )
 def test_wrong_arguments_say_what_is_allowed(call, words):

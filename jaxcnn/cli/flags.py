@@ -1,5 +1,6 @@
 """absl flags from config fields: every field by its dotted path, the common ones by a short name too."""
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from rich.table import Table
 from jaxcnn.config import Config, leaves, replace
 from jaxcnn.errors import UsageError
 from jaxcnn.fields import Rule, kind_name, parse
-from jaxcnn.models.registry import overridable
+from jaxcnn.models.registry import list_models, overridable
 
 SHORT = {
     "model": "model.name",
@@ -110,14 +111,22 @@ class Flags:
 
 
 def configure(config: Config, given: Mapping[str, Any]) -> Config:
-    """The config with the flags' values. Of steps and epochs, the one that is given replaces the other."""
+    """The config with the flags' values. Of steps and epochs, the one that is given replaces the other.
+
+    A field of the network that is set to what it is anyway is no change.
+    """
     values = dict(given)
     if "steps" in values and "epochs" in values:
         raise UsageError(f"--steps={values['steps']} and --epochs={values['epochs']}: give one of the two")
     if "steps" in values or "epochs" in values:
         values.setdefault("epochs", None)
         values.setdefault("steps", None)
-    return replace(config, values)
+    config = replace(config, values)
+    own = overridable(config.model.name) if config.model.name in list_models() else {}
+    changed = {
+        name: value for name, value in config.model.overrides.items() if name not in own or own[name][1] != value
+    }
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, overrides=changed))
 
 
 class _Parser(flags.ArgumentParser):

@@ -45,7 +45,8 @@ def main(arguments: list[str], stop: Stop) -> int:
     )
     names, wanted = flags.parse(arguments), 2 if flags["compare"] else 1
     if len(names) != wanted:
-        raise UsageError(f"summary takes {wanted} network(s), not {' '.join(names) or 'none'}; `models` lists them")
+        count = "two networks" if flags["compare"] else "one network"
+        raise UsageError(f"summary takes {count}, not {' '.join(names) or 'none'}; `models` lists them")
     if (size := flags["image_size"]) is not None and size < 1:
         raise UsageError(f"--image_size={size} must be >= 1")
     found = [_layers(name, size, flags["num_classes"]) for name in names]

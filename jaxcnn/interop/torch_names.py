@@ -71,7 +71,7 @@ def our_path(model: linen.Module, torch_path: str) -> str:
 def rules(model: linen.Module) -> Rules:
     """The renamings of a network's family; empty when torch has no such family."""
     if isinstance(model, ResNet):
-        return _RESNET
+        return list(_resnet_v2(model)) if model.block.startswith("preact") else _RESNET
     if isinstance(model, AlexNet):
         return _ALEXNET
     if isinstance(model, DenseNet):
@@ -94,6 +94,18 @@ def flattened_side(model: linen.Module, ours: str) -> int:
     if ours != "fc6":
         return 1
     return model.pooled if isinstance(model, VGG) else 6 if isinstance(model, AlexNet) else 1
+
+
+def _resnet_v2(model: ResNet) -> Iterator[tuple[str, str]]:
+    """timm: stages counted from 0, norms called ``norm`` (torchvision has no pre-activation networks)."""
+    yield r"stem\.conv", "conv1"
+    yield "norm", "bn_last"
+    yield r"head\.fc", "fc"
+    for stage in range(len(model.depths)):
+        here = rf"stages\.{stage}\.blocks\.(\d+)"
+        yield rf"{here}\.downsample\.conv", rf"layer{stage + 1}_\1/downsample"
+        yield rf"{here}\.norm(\d)", rf"layer{stage + 1}_\1/bn\2"
+        yield rf"{here}\.(conv\d)", rf"layer{stage + 1}_\1/\2"
 
 
 def _vgg(model: VGG) -> Iterator[tuple[str, str]]:

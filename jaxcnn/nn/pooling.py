@@ -102,8 +102,10 @@ def _max_of_blocks(blocks: Array) -> Array:
     def larger(a: Array, b: Array) -> Array:
         return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
-    rows = functools.reduce(larger, [blocks[:, :, i] for i in range(blocks.shape[2])])
-    return functools.reduce(larger, [rows[:, :, :, i] for i in range(blocks.shape[4])])
+    for axis in (4, 2):
+        parts = [lax.index_in_dim(blocks, i, axis, keepdims=False) for i in range(blocks.shape[axis])]
+        blocks = functools.reduce(larger, parts)
+    return blocks
 
 
 def _reduce_window(x: Array, initial: float, reduce, window: Pair, stride: Pair | None, padding: Padding) -> Array:
