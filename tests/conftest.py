@@ -1,5 +1,7 @@
 """The suite runs strict: warnings are errors, dtypes and ranks are never promoted silently, and there are 8 devices."""
 
+import contextlib
+import functools
 import os
 import pathlib
 import tempfile
@@ -16,6 +18,7 @@ environment.prepare()
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import pytest  # noqa: E402
 
 from jaxcnn.config import AugmentConfig, CheckpointConfig, Config, DataConfig, LogConfig, ModelConfig  # noqa: E402
@@ -25,6 +28,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+
+@functools.cache
+def quick_compilation():
+    """Options under which XLA compiles fast and the program runs slowly; which there are depends on its version."""
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    for name, value in [("xla_cpu_use_fusion_emitters", False)]:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            jax.jit(jnp.sin, compiler_options={**quick, name: value})(1.0)
+            quick[name] = value
+    return quick
 
 
 @pytest.fixture
