@@ -25,7 +25,7 @@ from jaxcnn.data.catalog import Dataset
 from jaxcnn.environment import cache_dir, num_cores
 from jaxcnn.errors import DataError, UsageError, nearest
 
-_MOST_BYTES = 20e9  # of one split in memory
+MOST_BYTES = 20e9  # of one split in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +77,10 @@ def _load(dataset: Dataset, split: str, data_dir: str | None, fit: str) -> Examp
     wanted = _instructions({name: info.num_examples for name, info in builder.info.splits.items()}, split)
     infos = {name: builder.info.splits[name] for name in {name for name, _, _ in wanted}}
     count = sum(info.num_examples for info in infos.values())
-    if (need := count * math.prod(dataset.image_shape)) > _MOST_BYTES:
+    if (need := count * math.prod(dataset.image_shape)) > MOST_BYTES:
         raise UsageError(
             f"{dataset.name} {split}: {count:,} images are {need / 1e9:.0f} GB as uint8 and are held in memory, at most "
-            f"{_MOST_BYTES / 1e9:.0f} GB; use a part, e.g. --data.train_split=train[:1%], or a smaller --image_size"
+            f"{MOST_BYTES / 1e9:.0f} GB; use a part, e.g. --data.train_split=train[:1%], or a smaller --image_size"
         )
     return _slice({name: _cached(dataset, info, fit) for name, info in infos.items()}, split)
 

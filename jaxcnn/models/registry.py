@@ -60,14 +60,14 @@ def register_model(name: str, *, input_shape: tuple[int, int, int], **fields: An
     return register
 
 
-def create_model(name: str, num_classes: int, dtype: str = "float32", **overrides: Any) -> linen.Module:
+def create_model(name: str, num_classes: int, dtype: Any = "float32", **overrides: Any) -> linen.Module:
     """The network called ``name``.
 
     Args:
       name: one of ``list_models()``.
       num_classes: number of logits, >= 1.
-      dtype: "float32" or "bfloat16", the type of the computation; parameters are float32. "float64" is for checks, where
-        the rounding of float32 would hide what is compared, and needs ``jax.enable_x64(True)``.
+      dtype: "float32" or "bfloat16" (or ``jnp.bfloat16``), the type of the computation; parameters are float32.
+        "float64" is for checks, where rounding would hide what is compared, and needs ``jax.enable_x64(True)``.
       **overrides: other values for the network's fields, e.g. ``activation="relu"``; ``overridable(name)`` lists them.
 
     Raises:
@@ -76,7 +76,8 @@ def create_model(name: str, num_classes: int, dtype: str = "float32", **override
     entry = find(name)
     if not isinstance(num_classes, int) or num_classes < 1:
         raise UsageError(f"num_classes={num_classes!r} must be an int >= 1")
-    if dtype not in _DTYPES:
+    kind = _DTYPES.get(getattr(dtype, "__name__", str(dtype)))
+    if kind is None:
         raise UsageError(f"dtype={dtype!r} must be one of {', '.join(_DTYPES)}")
     allowed = overridable(name)
     for field, value in overrides.items():
@@ -87,7 +88,7 @@ def create_model(name: str, num_classes: int, dtype: str = "float32", **override
             )
         if not is_kind(value, allowed[field][0]):
             raise UsageError(f"model.{field}={value!r} must be {kind_name(allowed[field][0])}")
-    return entry.module(**{**entry.fields, **overrides}, num_classes=num_classes, dtype=_DTYPES[dtype])
+    return entry.module(**{**entry.fields, **overrides}, num_classes=num_classes, dtype=kind)
 
 
 def find(name: str) -> Entry:
