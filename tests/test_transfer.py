@@ -178,7 +178,7 @@ def test_what_does_not_fit_leaves_nothing(tiny, tmp_path, changes, kind, words):
     assert not (tmp_path / "second").exists()
 
 
-def one_step(name, num_classes=10, momentum=0.9, weight_decay=0.1, freeze=(), **overrides):
+def one_step(name, num_classes=10, momentum=0.9, weight_decay=0.1, freeze=(), moving=False, **overrides):
     """(state before, state after, variables' images and labels) of one update with a large learning rate."""
     model = jaxcnn.create_model(name, num_classes, **overrides)
     shape = jaxcnn.models.input_shape(name)
@@ -196,7 +196,9 @@ def one_step(name, num_classes=10, momentum=0.9, weight_decay=0.1, freeze=(), **
         freeze=freeze,
     )
     params, stats = variables["params"], variables.get("batch_stats", {})
-    old = State(jnp.int32(0), params, stats, optimizer.init(params), {})
+    opt_state = optimizer.init(params)
+    opt_state = jax.tree.map(jnp.ones_like, opt_state) if moving else opt_state
+    old = State(jnp.int32(0), params, stats, opt_state, {})
     new, sums = jax.jit(step)(old, {"image": images, "label": jnp.arange(4)})
     return model, old, new, sums, images
 
@@ -211,6 +213,12 @@ def test_frozen_layers_stay_and_use_their_running_moments():
             assert same == stays, name
         elif name.startswith("opt_state") and "layer1_0" in name:
             assert not np.any(tree.named_leaves(new._asdict())[name]), "weight decay moved a frozen layer's momentum"
+
+
+def test_layers_that_are_frozen_on_resume_stay_though_their_momentum_is_not_zero():
+    _, old, new, _, _ = one_step("resnet_tiny", freeze=("layer1_*",), moving=True)
+    np.testing.assert_array_equal(old.params["layer1_0"]["conv1"]["kernel"], new.params["layer1_0"]["conv1"]["kernel"])
+    assert np.any(old.params["layer2_0"]["conv1"]["kernel"] != new.params["layer2_0"]["conv1"]["kernel"])
 
 
 def test_frozen_norms_change_what_the_other_layers_see():
