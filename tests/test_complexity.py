@@ -48,7 +48,7 @@ class Odd(linen.Module):
     def __call__(self, x, train=False):
         x = jaxcnn.nn.Conv(4, (3, 5), dilation=(2, 1), name="wide")(x)
         a = jaxcnn.nn.MaxPool((2, 1), name="tall")(x)
-        b = jaxcnn.nn.Conv(4, 1, name="point")(x[:, ::2])
+        b = jaxcnn.nn.Conv(4, (3, 1), padding=((1, 1), (0, 0)), name="point")(x[:, ::2])
         x = jnp.swapaxes(jaxcnn.nn.Conv(4, 3, padding=1, name="last")(a + b), 1, 2)
         x = jaxcnn.nn.Conv(4, (1, 2), name="turned")(x)
         return jaxcnn.nn.Dense(2, name="head")(x.reshape(x.shape[0], -1))
