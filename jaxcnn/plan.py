@@ -29,7 +29,7 @@ class Memory:
     state: int
     batch: int
     temporary: int
-    dataset: int
+    dataset: int = 0
 
     @property
     def total(self) -> int:
@@ -66,7 +66,9 @@ def make_plan(task: Task) -> Plan:
     num_macs = sum(layer.num_macs for layer in layers)
     data = task.config.data
     num_examples = count_examples(task, data.train_split)
+    num_resident = num_examples + count_examples(task, data.eval_split)
     compiled = _compiled(task, data.batch_size)
+    memory = _memory(task, compiled, data.batch_size)
     cost = compiled.cost_analysis() or {}
     return Plan(
         num_params=tree.num_elements(task.abstract.params),
@@ -75,7 +77,7 @@ def make_plan(task: Task) -> Plan:
         steps=total_steps(task.config, num_examples),
         flops=3 * 2 * num_macs * data.batch_size / task.mesh.size,
         bytes_accessed=float(cost.get("bytes accessed", 0.0)),
-        memory=_memory(task, compiled, data.batch_size),
+        memory=dataclasses.replace(memory, dataset=num_resident * _image_bytes(task)),
     )
 
 
@@ -91,8 +93,7 @@ def largest_batch(task: Task, num_bytes: float) -> int:
     def needed(per_device: int) -> int:
         if per_device not in known:
             batch = per_device * devices
-            memory = _memory(task, _compiled(task, batch), batch)
-            known[per_device] = memory.total - memory.dataset
+            known[per_device] = _memory(task, _compiled(task, batch), batch).total
         return known[per_device]
 
     return devices * _largest(needed, num_bytes, start=max(task.config.data.batch_size // devices, 2))
@@ -146,13 +147,15 @@ def _memory(task: Task, compiled: jax.stages.Compiled, batch_size: int) -> Memor
         raise UsageError(
             f"{task.mesh.devices.flat[0].platform}: this platform does not tell what memory a program takes"
         )
-    examples = sum(count_examples(task, split) for split in (task.config.data.train_split, task.config.data.eval_split))
-    per_image = math.prod(task.image_shape)
-    batch = batch_size // task.mesh.size * (per_image + 4)
+    batch = batch_size // task.mesh.size * _image_bytes(task)
     moved = stats.output_size_in_bytes - stats.alias_size_in_bytes
     return Memory(
         state=stats.argument_size_in_bytes - batch + moved,
         batch=batch,
         temporary=stats.temp_size_in_bytes,
-        dataset=examples * (per_image + 4),
     )
+
+
+def _image_bytes(task: Task) -> int:
+    """Bytes of a uint8 image and its label."""
+    return math.prod(task.image_shape) + 4

@@ -12,7 +12,7 @@ from test_interop import state_dict
 import jaxcnn
 from jaxcnn import checkpoint, tree
 from jaxcnn.cli import import_, saved
-from jaxcnn.config import AugmentConfig, DataConfig, ModelConfig, OptimizerConfig, replace
+from jaxcnn.config import AugmentConfig, ModelConfig, OptimizerConfig, replace
 from jaxcnn.errors import CheckpointError, DataError, Preempted, UsageError
 from jaxcnn.interop import read_state_dict
 from jaxcnn.losses import cross_entropy
@@ -50,6 +50,11 @@ def test_import_of_safetensors(tmp_path, dtype, capsys):
     stored = {name: leaf.astype({"bfloat16": ml_dtypes.bfloat16}.get(dtype, dtype)) for name, leaf in weights.items()}
     stored["bn1.num_batches_tracked"] = np.array(3)
     save_file(stored, tmp_path / "w.safetensors")
+    found = read_state_dict(str(tmp_path / "w.safetensors"))
+    assert set(found) == set(stored)
+    for name, leaf in stored.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], leaf.astype(np.float32))
     flags = ["resnet18", str(tmp_path / "w.safetensors"), f"--workdir={tmp_path}/run", "--dataset=fake"]
     with pytest.raises(UsageError, match=r"model.num_classes=7 must be >= 10"):
         import_.main(flags, no_stop)
@@ -271,13 +276,22 @@ def test_whole_pixel_crops_move_images_by_whole_pixels():
         np.testing.assert_allclose(result, one[2 + row : 11 + row, 2 + column : 11 + column], atol=1e-3)
 
 
-def test_imagenet_photographs_are_cropped_as_torchvision_does(shared_tfds):
-    pytest.importorskip("PIL")
+def test_imagenet_photographs_are_scaled_and_cropped_while_they_are_decoded(shared_tfds):
+    import tensorflow_datasets as tfds
+    from PIL import Image
+
     from jaxcnn.data import catalog, source
 
-    found = source.load(catalog.find("imagenet2012"), "validation[:5]", shared_tfds, 224, "crop")
-    assert found.images.shape == (5, 224, 224, 3)
-    assert len(catalog.find("imagenet2012").class_names) == 1000
+    dataset = catalog.find("imagenet2012")
+    found = source.load(dataset, "validation[:5]", shared_tfds, 224, "crop")
+    stored = tfds.builder("imagenet2012", data_dir=shared_tfds, try_gcs=False).as_data_source(split="validation")
+    for ours, label, record in zip(found.images, found.labels, (stored[i] for i in range(5))):
+        photograph = Image.fromarray(record["image"])
+        scale = 256 / min(photograph.size)
+        scaled = photograph.resize(tuple(int(scale * side) for side in photograph.size), Image.Resampling.BILINEAR)
+        left, top = (round((side - 224) / 2) for side in scaled.size)
+        theirs = np.asarray(scaled.crop((left, top, left + 224, top + 224)), np.float32)
+        assert np.abs(ours - theirs).mean() <= 1
+        assert label == record["label"]
     with pytest.raises(UsageError, match="held in memory"):
-        source.load(dataclasses.replace(catalog.find("imagenet2012")), "validation", shared_tfds, 30_000, "crop")
-    assert DataConfig("imagenet2012", fit="crop").fit == "crop"
+        source.load(dataset, "validation", shared_tfds, 30_000, "crop")
