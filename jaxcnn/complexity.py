@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen
+from jax.extend.core import Literal
 
 from jaxcnn import rng, tree
 from jaxcnn.receptive import inner_jaxprs, receptive_fields, scope_of
@@ -60,15 +61,19 @@ def layers(model: linen.Module, image_shape: tuple[int, int, int]) -> list[Layer
         return result
 
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = jax.eval_shape(lambda x: model.init(rng.key(0, "init"), x, train=False), image)
-    with linen.intercept_methods(note):
-        jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, image).jaxpr
-    for name in tree.named_leaves(variables["params"]):  # modules that evaluation does not call, e.g. auxiliary heads
-        calls.setdefault(path := name.rpartition("/")[0], Layer(path, "", (), 0, 0))
+    with linen.intercept_methods(note):  # one trace for shapes and program: tracing is what a person waits for
+        initialise = jax.make_jaxpr(
+            lambda x: model.init_with_output(rng.key(0, "init"), x, train=False), return_shape=True
+        )
+        closed, (_, variables) = initialise(image)
+    jaxpr = _needed_for_first_result(closed.jaxpr)
     known = _Paths(calls)
-    macs, params, fields = Counter(), Counter(), {}
-    for scope, count in _multiply_adds(jaxpr, ""):
-        macs[known.deepest(scope)] += count
+    macs, params, fields, alive = Counter(), Counter(), {}, set()
+    for scope, equation, times in _equations(jaxpr, ""):
+        alive.add(path := known.deepest(scope))
+        macs[path] += times * _multiply_adds(equation)
+    for path in calls.keys() - alive:  # evaluation does not call it: an auxiliary head
+        calls[path] = Layer(path, "", (), 0, 0)
     for name, leaf in tree.named_leaves(variables["params"]).items():
         params[known.deepest(name)] += math.prod(leaf.shape)
     for scope, size in receptive_fields(jaxpr, jaxpr.invars[-1]):
@@ -120,23 +125,37 @@ def _pair(value: Any) -> tuple[int, int]:
     return rows, columns
 
 
-def _multiply_adds(jaxpr: Any, outer: str) -> Iterator[tuple[str, int]]:
-    """(scope, multiply-adds) of each convolution and matrix product in a jaxpr and those inside it."""
+def _needed_for_first_result(jaxpr: Any) -> Any:
+    """The program without what only its other results need: auxiliary heads are called when a network is initialised."""
+    needed, kept = {jaxpr.outvars[0]}, []
+    for equation in reversed(jaxpr.eqns):
+        if not needed.isdisjoint(equation.outvars):
+            kept.append(equation)
+            needed.update(v for v in equation.invars if not isinstance(v, Literal))
+    return jaxpr.replace(eqns=kept[::-1])
+
+
+def _equations(jaxpr: Any, outer: str, times: int = 1) -> Iterator[tuple[str, Any, int]]:
+    """(scope, equation, how often it runs) of a jaxpr and those inside it."""
     for equation in jaxpr.eqns:
         scope = scope_of(equation, outer)
-        out: Any = equation.outvars[0].aval if equation.outvars else None
-        if equation.primitive.name == "conv_general_dilated":
-            kernel: Array = equation.invars[1].aval
-            features = equation.params["dimension_numbers"].rhs_spec[0]
-            yield scope, math.prod(out.shape) * math.prod(kernel.shape) // kernel.shape[features]
-        elif equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left: Array = equation.invars[0].aval
-            yield scope, math.prod(out.shape) * math.prod(left.shape[axis] for axis in contracted)
-        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        yield scope, equation, times
+        repeats = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         for inner in inner_jaxprs(equation):
-            for inner_scope, count in _multiply_adds(inner, scope):
-                yield inner_scope, count * times
+            yield from _equations(inner, scope, times * repeats)
+
+
+def _multiply_adds(equation: Any) -> int:
+    """Of a convolution or matrix product; 0 of anything else."""
+    if equation.primitive.name == "conv_general_dilated":
+        kernel: Array = equation.invars[1].aval
+        features = equation.params["dimension_numbers"].rhs_spec[0]
+        return math.prod(equation.outvars[0].aval.shape) * math.prod(kernel.shape) // kernel.shape[features]
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        left: Array = equation.invars[0].aval
+        return math.prod(equation.outvars[0].aval.shape) * math.prod(left.shape[axis] for axis in contracted)
+    return 0
 
 
 class _Paths:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxcnn import checkpoint, complexity, environment, transfer, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, to_json
+from jaxcnn.console import say
 from jaxcnn.data.resident import Resident
 from jaxcnn.errors import CheckpointError, Preempted, UsageError
 from jaxcnn.evaluate import evaluate, probabilities
@@ -20,7 +21,7 @@ from jaxcnn.rundir import RunDir, read_rows, write_text
 from jaxcnn.saver import Saver
 from jaxcnn.state import State, born_sharded
 from jaxcnn.task import Task, build, steps_per_epoch, total_steps
-from jaxcnn.writers import Journal, Row, check_tensorboard, say
+from jaxcnn.writers import Journal, Row, check_tensorboard
 
 
 def run(

@@ -1,20 +1,17 @@
 """What a run writes while it goes: metrics.jsonl, TensorBoard events, and lines or a bar for a person."""
 
-import functools
 import json
 import math
 import os
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import rich.progress
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from jaxcnn.console import console, say
 from jaxcnn.errors import NonFiniteError, UsageError
 from jaxcnn.rundir import RunDir, read_rows, write_text
 from jaxcnn.typing import Sums
@@ -222,35 +219,6 @@ class Journal:
             "learning_rate": float(sums["learning_rate"]),
             "finite": bool(sums["finite"]),
         }
-
-
-@functools.cache
-def console() -> Console:
-    """Standard error, shared by lines and bar so that they do not overwrite each other."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-def output() -> Console:
-    """Standard output for tables: as wide as the terminal, and wide enough for any table elsewhere."""
-    result = Console(highlight=False)
-    if not result.is_terminal:
-        result.width = 240
-    return result
-
-
-def say(text: str) -> None:
-    """One line to a person."""
-    console().print(text, markup=False)
-
-
-def table(title: str, rows: Mapping[str, Any]) -> Table:
-    """A two-column table: name, value."""
-    result = Table(title=title, title_justify="left", show_header=False)
-    result.add_column(style="bold")
-    result.add_column(overflow="fold")
-    for name, value in rows.items():
-        result.add_row(name, str(value))
-    return result
 
 
 def _as_text(rows: Sequence[Row]) -> str:

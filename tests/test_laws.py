@@ -26,7 +26,7 @@ from jaxcnn.writers import read_rows
 # A room (a module or a package) imports only from floors below its own and, except on floor 1, from rooms of its floor
 # that stand before it in this list.
 FLOORS = [
-    ["errors", "typing", "fields", "sections", "config", "rng", "tree", "environment"],
+    ["errors", "typing", "fields", "sections", "config", "rng", "tree", "environment", "console"],
     ["nn", "data", "augment", "losses", "metrics", "schedules", "optim"],
     ["models", "receptive", "complexity", "interop"],
     ["mesh", "state", "step", "evaluate"],

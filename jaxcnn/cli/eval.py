@@ -5,10 +5,10 @@ import json
 from jaxcnn import mesh as meshes
 from jaxcnn.cli import saved
 from jaxcnn.cli.flags import Flags, Stop, configure
+from jaxcnn.console import output, table
 from jaxcnn.errors import UsageError
 from jaxcnn.evaluate import evaluate
 from jaxcnn.rundir import RunDir
-from jaxcnn.writers import output, table
 
 
 def main(arguments: list[str], stop: Stop) -> int:

@@ -6,6 +6,7 @@ from jaxcnn import environment, interop, models
 from jaxcnn import mesh as meshes
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.config import Config, DataConfig, LogConfig, ModelConfig, to_json
+from jaxcnn.console import output, say, table
 from jaxcnn.data.catalog import CATALOG
 from jaxcnn.errors import UsageError
 from jaxcnn.rundir import RunDir
@@ -13,7 +14,6 @@ from jaxcnn.saver import Saver
 from jaxcnn.state import State
 from jaxcnn.task import build
 from jaxcnn.tree import num_elements
-from jaxcnn.writers import output, say, table
 
 
 def main(arguments: list[str], stop: Stop) -> int:

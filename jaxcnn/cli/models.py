@@ -4,9 +4,9 @@ from rich.table import Table
 
 from jaxcnn import models
 from jaxcnn.cli.flags import Flags, Stop
+from jaxcnn.console import output
 from jaxcnn.errors import UsageError
 from jaxcnn.models.registry import find, overridable
-from jaxcnn.writers import output
 
 
 def main(arguments: list[str], stop: Stop) -> int:

@@ -4,10 +4,10 @@ from jaxcnn import mesh as meshes
 from jaxcnn import plan
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.cli.train import read_experiment
+from jaxcnn.console import output, table
 from jaxcnn.data import source
 from jaxcnn.errors import UsageError
 from jaxcnn.task import build
-from jaxcnn.writers import output, table
 
 
 def main(arguments: list[str], stop: Stop) -> int:

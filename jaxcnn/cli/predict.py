@@ -11,11 +11,11 @@ from rich.table import Table
 from jaxcnn import mesh as meshes
 from jaxcnn.cli import saved
 from jaxcnn.cli.flags import Flags, Stop
+from jaxcnn.console import output
 from jaxcnn.data import image
 from jaxcnn.errors import UsageError
 from jaxcnn.rundir import RunDir
 from jaxcnn.task import Task
-from jaxcnn.writers import output
 
 _ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 _FORMATS = ("table", "csv", "json")

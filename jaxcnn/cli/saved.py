@@ -3,11 +3,11 @@
 from jaxcnn import checkpoint, experiment, models
 from jaxcnn.cli.flags import Flags
 from jaxcnn.config import Config
+from jaxcnn.console import say
 from jaxcnn.errors import CheckpointError, UsageError
 from jaxcnn.rundir import RunDir
 from jaxcnn.state import State
 from jaxcnn.task import Task, build
-from jaxcnn.writers import say
 
 
 def define_flags(flags: Flags) -> None:

@@ -5,8 +5,8 @@ from rich.table import Table
 from jaxcnn import complexity, models
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.complexity import Layer
+from jaxcnn.console import output
 from jaxcnn.errors import UsageError
-from jaxcnn.writers import output
 
 # The lecture's slide "Complexity": parameters and "FLOP" (which are multiply-adds).
 _SLIDE = {

@@ -10,9 +10,9 @@ from typing import Any
 from jaxcnn import experiment, loop, models
 from jaxcnn.cli.flags import SHORT, Flags, Stop, configure
 from jaxcnn.config import Config, difference, from_json
+from jaxcnn.console import output, table
 from jaxcnn.errors import UsageError
 from jaxcnn.rundir import RESUME, RunDir
-from jaxcnn.writers import output, table
 
 
 def main(arguments: list[str], stop: Stop) -> int:

@@ -1,0 +1,37 @@
+"""What a person reads: lines on standard error, tables on standard output."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@functools.cache
+def console() -> Console:
+    """Standard error, shared by lines and bar so that they do not overwrite each other."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def output() -> Console:
+    """Standard output for tables: as wide as the terminal, and wide enough for any table elsewhere."""
+    result = Console(highlight=False)
+    if not result.is_terminal:
+        result.width = 240
+    return result
+
+
+def say(text: str) -> None:
+    """One line to a person."""
+    console().print(text, markup=False)
+
+
+def table(title: str, rows: Mapping[str, Any]) -> Table:
+    """A two-column table: name, value."""
+    result = Table(title=title, title_justify="left", show_header=False)
+    result.add_column(style="bold")
+    result.add_column(overflow="fold")
+    for name, value in rows.items():
+        result.add_row(name, str(value))
+    return result
