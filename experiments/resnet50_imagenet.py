@@ -2,9 +2,6 @@
 
 ./launch.sh train resnet50_imagenet --data_dir=DIR
 
-The dataset must fit memory as it is: a part of it, e.g. --data.train_split=train[:1%]. Images are centre crops, flipped;
-the recipe's crops of random size and shape are not among the augmentations yet.
-
 Measured: not yet.
 """
 
@@ -14,7 +11,7 @@ config = Config(
     epochs=90,
     model=ModelConfig("resnet50"),
     data=DataConfig("imagenet2012", eval_split="validation", batch_size=256, image_size=224, fit="crop"),
-    augment=AugmentConfig(flip=True),
+    augment=AugmentConfig(flip=True, crop="resized"),
     optimizer=OptimizerConfig("sgd", learning_rate=0.1, momentum=0.9, weight_decay=1e-4),
     schedule=ScheduleConfig("step", milestones=(1 / 3, 2 / 3), factor=0.1),
 )

@@ -2,8 +2,7 @@
 
 ./launch.sh train vgg16_imagenet --data_dir=DIR
 
-The dataset must fit memory as it is: a part of it, e.g. --data.train_split=train[:1%]. Images are centre crops, flipped;
-the paper's random crops and changes of colour are not among the augmentations yet.
+Training images are random squares of 224 of an image whose shorter side is 256 to 512, flipped (scale jittering).
 
 Measured: not yet.
 """
@@ -14,7 +13,7 @@ config = Config(
     epochs=74,
     model=ModelConfig("vgg16"),
     data=DataConfig("imagenet2012", eval_split="validation", batch_size=256, image_size=224, fit="crop"),
-    augment=AugmentConfig(flip=True),
+    augment=AugmentConfig(flip=True, crop="scale", shorter_side=(256.0, 512.0)),
     optimizer=OptimizerConfig("sgd", learning_rate=0.01, momentum=0.9, weight_decay=5e-4),
     schedule=ScheduleConfig("step", milestones=(0.25, 0.5, 0.75), factor=0.1),
 )

@@ -1,7 +1,7 @@
 """Evaluation: every example of a split exactly once, whatever the batch size and the number of devices."""
 
-from collections.abc import Callable, Iterable
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,28 +32,86 @@ def make_predict_step(model: linen.Module, normalise: Callable[[Array], Array]) 
     return predict_step
 
 
+class Split(Protocol):
+    """The examples of a split, on the device or on their way there."""
+
+    num_examples: int
+
+    @property
+    def bad(self) -> Mapping[int, str]:
+        """Examples that cannot be read and are left out."""
+        ...
+
+    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every example once; ``mask`` is false on the rows that are none."""
+        ...
+
+
 def evaluate(
     eval_step: Callable[[Variables, Batch], Sums],
     variables: Variables,
-    batches: Iterable[Batch],
-    num_examples: int,
+    split: Split,
+    batch_size: int,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """``eval_loss``, ``eval_accuracy`` and ``eval_top5_accuracy`` over a split; empty when ``stop()`` became true."""
     sums = []
-    for batch in batches:
+    for batch in split.eval_batches(batch_size):
         if stop():
             return {}
         sums.append(eval_step(variables, batch))
     total = {name: sum(np.asarray(part[name], np.float64) for part in jax.device_get(sums)) for name in sums[0]}
-    assert total["count"] == num_examples, f"evaluated {total['count']:.0f} of {num_examples} examples"
+    readable = split.num_examples - len(split.bad)
+    assert total["count"] == readable, f"evaluated {total['count']:.0f} of {readable} examples"
     return {f"eval_{name}": value for name, value in means(total).items()}
 
 
-def probabilities(
-    predict_step: Callable[[Variables, Array], Array], variables: Variables, batches: Iterable[Batch]
-) -> np.ndarray:
-    """Class probabilities ``[N, K]`` of a split, in its order."""
-    return np.concatenate(
-        [np.asarray(predict_step(variables, batch["image"]))[np.asarray(batch["mask"])] for batch in batches]
-    )
+class Predictions(NamedTuple):
+    """What a network says of a split, in the order of the split.
+
+    Attributes:
+      probabilities: ``[N, K]``.
+      labels: ``[N]``.
+      worst: positions of the wrongly classified examples with the least probability on their label, worst first.
+      images: those examples, uint8 ``[n, H, W, C]``.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    worst: np.ndarray
+    images: np.ndarray
+
+    @property
+    def called(self) -> np.ndarray:
+        """The most likely class of each, ``[N]``."""
+        return self.probabilities.argmax(axis=1)
+
+
+def predictions(
+    predict_step: Callable[[Variables, Array], Array],
+    variables: Variables,
+    split: Split,
+    batch_size: int,
+    num_classes: int,
+    num_worst: int = 24,
+) -> Predictions:
+    """What the network says of all readable examples of a split; only the images of its worst mistakes are held.
+
+    ``num_classes`` is that of the dataset: logits beyond them are left out.
+    """
+    chances, labels, mistakes, count = [], [], [], 0
+    for batch in split.eval_batches(batch_size):
+        real = np.asarray(batch["mask"])
+        chance_BK = np.asarray(predict_step(variables, batch["image"]))[real, :num_classes]
+        label_B = np.asarray(batch["label"])[real]
+        own_B = chance_BK[np.arange(len(label_B)), label_B]
+        wrong = np.flatnonzero(chance_BK.argmax(axis=1) != label_B)
+        if len(wrong):
+            image_BHWC = np.asarray(batch["image"])[real]
+            mistakes += [(float(own_B[row]), count + int(row), image_BHWC[row]) for row in wrong]
+            mistakes = sorted(mistakes, key=lambda item: item[:2])[:num_worst]
+        chances.append(chance_BK)
+        labels.append(label_B)
+        count += len(label_B)
+    worst = np.array([position for _, position, _ in mistakes], int)
+    return Predictions(np.concatenate(chances), np.concatenate(labels), worst, np.array([x for *_, x in mistakes]))

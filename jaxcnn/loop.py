@@ -14,10 +14,9 @@ from jaxcnn import checkpoint, complexity, environment, transfer, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, to_json
 from jaxcnn.console import say
-from jaxcnn.data.resident import Resident
 from jaxcnn.errors import CheckpointError, Preempted, UsageError
-from jaxcnn.evaluate import evaluate, probabilities
-from jaxcnn.rundir import RunDir, read_rows, write_text
+from jaxcnn.evaluate import Split, evaluate, predictions
+from jaxcnn.rundir import BadRecords, RunDir, read_rows, write_text
 from jaxcnn.saver import Saver
 from jaxcnn.state import State, born_sharded
 from jaxcnn.task import Task, build, steps_per_epoch, total_steps
@@ -68,8 +67,10 @@ def run(
     if config.model.init_from and not checkpoint.steps(run_dir.checkpoints):
         weights = transfer.load(task, warn=say)
 
-    train, test = task.load(data.train_split), task.load(data.eval_split)
+    train, test = task.load(data.train_split, train=True), task.load(data.eval_split)
     with ExitStack() as stack:
+        stack.callback(train.close)
+        stack.callback(test.close)
         stack.enter_context(run_dir.locked())
         state, seconds_before = _restore_or_init(task, run_dir, weights)
         start = int(state.step)
@@ -85,9 +86,10 @@ def run(
             say(f"changed since the last start: {notice}")
         say(_opening(task, num_train, num_eval, start, total))
 
-        journal = Journal(run_dir, start, total, num_train, tensorboard=config.log.tensorboard)
+        journal = Journal(run_dir, start, total, data.batch_size, num_train, tensorboard=config.log.tensorboard)
         stack.callback(journal.close)
         saver = stack.enter_context(Saver(run_dir.checkpoints, config.checkpoint.keep, run_dir.scores(), warn=say))
+        bad_records = BadRecords(run_dir, {data.train_split: train.bad, data.eval_split: test.bad})
         eval_batch_size = meshes.round_up(min(data.eval_batch_size, num_eval), task.mesh)
         began = time.monotonic()
 
@@ -95,10 +97,11 @@ def run(
             return step == total or any(step % n == 0 for n in every)
 
         def evaluated(state: State) -> dict[str, float]:
-            return evaluate(eval_step, state.variables(), test.eval_batches(eval_batch_size), num_eval, stop)
+            return evaluate(eval_step, state.variables(), test, eval_batch_size, stop)
 
         def save(state: State) -> None:
             journal.sync()
+            bad_records.write()
             metrics = {name: value for name, value in journal.last.items() if name.startswith("eval_")}
             seconds = seconds_before + time.monotonic() - began
             saver.save(state, metrics, seconds, to_json(config), environment.versions())
@@ -128,7 +131,7 @@ def run(
 
         saver.wait()
         seconds = seconds_before + time.monotonic() - began
-        summary = _summary(task, state, journal.last, num_train, seconds)
+        summary = _summary(task, state, journal.last, num_train, seconds) | {"bad_records": len(bad_records)}
         if config.log.plots:
             try:
                 _draw(task, state, test, run_dir, eval_batch_size)
@@ -195,22 +198,15 @@ def _summary(task: Task, state: State, last: Row, num_train: int, seconds: float
     }
 
 
-def _draw(task: Task, state: State, test: Resident, run_dir: RunDir, batch_size: int) -> None:
+def _draw(task: Task, state: State, test: Split, run_dir: RunDir, batch_size: int) -> None:
     from jaxcnn import plots  # matplotlib is slow to import, and needed here only
 
-    batches = list(test.eval_batches(batch_size))
-    real = [np.asarray(batch["mask"]) for batch in batches]
-    images, labels = (
-        np.concatenate([np.asarray(b[name])[m] for b, m in zip(batches, real, strict=True)])
-        for name in ("image", "label")
-    )
-    chances = probabilities(task.predict_step(), state.variables(), batches)
     names = task.dataset.class_names
-    chances = chances[:, : len(names)]
+    found = predictions(task.predict_step(), state.variables(), test, batch_size, len(names))
     if rows := read_rows(run_dir.metrics):  # the file may have been lost
         plots.learning_curves(run_dir.plots / "learning_curves.png", rows, task.config.data.eval_split)
-    plots.confusion_matrix(run_dir.plots / "confusion_matrix.png", labels, chances.argmax(axis=1), names)
-    plots.worst_mistakes(run_dir.plots / "worst_mistakes.png", images, labels, chances, names)
+    plots.confusion_matrix(run_dir.plots / "confusion_matrix.png", found.labels, found.called, names)
+    plots.worst_mistakes(run_dir.plots / "worst_mistakes.png", found, names)
     kernels = {name: leaf for name, leaf in tree.named_leaves(state.params).items() if name.endswith("/kernel")}
     first = next(
         (layer.name for layer in complexity.layers(task.model, task.image_shape) if f"{layer.name}/kernel" in kernels),

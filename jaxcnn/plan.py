@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxcnn import complexity, tree
 from jaxcnn import mesh as meshes
-from jaxcnn.data import source
+from jaxcnn.data.splits import split_size
 from jaxcnn.errors import DataError, UsageError
 from jaxcnn.task import Task, total_steps
 
@@ -66,7 +66,8 @@ def make_plan(task: Task) -> Plan:
     num_macs = sum(layer.num_macs for layer in layers)
     data = task.config.data
     num_examples = count_examples(task, data.train_split)
-    num_resident = num_examples + count_examples(task, data.eval_split)
+    splits = {True: num_examples, False: count_examples(task, data.eval_split)}
+    num_resident = sum(count for train, count in splits.items() if task.is_resident(count, train=train))
     compiled = _compiled(task, data.batch_size)
     memory = _memory(task, compiled, data.batch_size)
     cost = compiled.cost_analysis() or {}
@@ -128,7 +129,7 @@ def count_examples(task: Task, split: str) -> int:
     try:
         return task.num_examples(split)
     except DataError:
-        return source.split_size(dict(task.dataset.splits), split)
+        return split_size(dict(task.dataset.splits), split)
 
 
 def _compiled(task: Task, batch_size: int) -> jax.stages.Compiled:

@@ -11,6 +11,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
+from jaxcnn.evaluate import Predictions
+
 
 def learning_curves(path: pathlib.Path, rows: Sequence[dict[str, float]], eval_split: str) -> None:
     """Loss, error and learning rate over updates; training values are averaged over 1/50 of the run."""
@@ -59,13 +61,9 @@ def confusion_matrix(path: pathlib.Path, labels: np.ndarray, predicted: np.ndarr
     _save(figure, path)
 
 
-def worst_mistakes(
-    path: pathlib.Path, images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
-) -> None:
-    """Up to 24 wrongly classified images, those with the least probability on the true class first."""
-    predicted = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(probabilities[wrong, labels[wrong]])][:24]
+def worst_mistakes(path: pathlib.Path, found: Predictions, class_names: Sequence[str]) -> None:
+    """The wrongly classified images with the least probability on the true class, worst first."""
+    worst, num_wrong = found.worst, int((found.called != found.labels).sum())
     columns = min(max(len(worst), 1), 8)
     lines = max(1, -(-len(worst) // columns))
     figure, grid = plt.subplots(
@@ -73,12 +71,12 @@ def worst_mistakes(
     )
     for axes in grid.flat:
         axes.axis("off")
-    for axes, index in zip(grid.flat, map(int, worst), strict=False):
-        axes.imshow(_picture(images[index]), cmap="gray", vmin=0, vmax=255)
-        called, true = class_names[predicted[index]], class_names[labels[index]]
-        axes.set_title(f"{called} ({probabilities[index].max():.0%})\ntrue {true}", fontsize=9)
+    for axes, index, image in zip(grid.flat, map(int, worst), found.images, strict=False):
+        axes.imshow(_picture(image), cmap="gray", vmin=0, vmax=255)
+        called, true = class_names[found.called[index]], class_names[found.labels[index]]
+        axes.set_title(f"{called} ({found.probabilities[index].max():.0%})\ntrue {true}", fontsize=9)
     figure.suptitle(
-        f"{len(worst)} worst of {len(wrong)} mistakes, with the network's answer" if len(worst) else "no mistakes"
+        f"{len(worst)} worst of {num_wrong} mistakes, with the network's answer" if len(worst) else "no mistakes"
     )
     _save(figure, path)
 

@@ -42,6 +42,31 @@ def read_rows(path: pathlib.Path) -> list[dict[str, float]]:
     return rows
 
 
+class BadRecords:
+    """``bad_records.json``: the unreadable examples of a run by split, kept over stops so that all are counted.
+
+    Args:
+      run_dir: the run directory.
+      found: for each split, what its reader has met: index -> what is wrong. Gets what earlier starts had found.
+    """
+
+    def __init__(self, run_dir: "RunDir", found: dict[str, dict[int, str]]):
+        self._path, self._found = run_dir.bad_records, found
+        try:
+            for split, records in json.loads(self._path.read_text()).items():
+                found.get(split, {}).update({int(index): reason for index, reason in records.items()})
+        except (OSError, ValueError, AttributeError):  # none yet, or damaged: they will be met again
+            pass
+
+    def __len__(self) -> int:
+        return sum(map(len, self._found.values()))
+
+    def write(self) -> None:
+        """Bring the file up to date."""
+        if len(self):
+            write_text(self._path, json.dumps(self._found, indent=2) + "\n")
+
+
 class RunDir:
     """The paths of a run directory. Making one touches nothing on disk."""
 
@@ -52,6 +77,7 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.plots = self.path / "plots"
         self.summary = self.path / "summary.json"
+        self.bad_records = self.path / "bad_records.json"
         self.events = self.path / "tensorboard"
 
     def read_config(self) -> Config:

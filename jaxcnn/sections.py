@@ -64,11 +64,41 @@ class DataConfig:
         choices=("resize", "crop", "pad"),
         on_resume="refuse",
     )
+    resident_gb: float = option(
+        2.0,
+        "a split of at most so many GB is kept on each device; a larger one is streamed",
+        at_least=0,
+        on_resume="silent",
+    )
+    threads: int | None = option(
+        None, "threads that read a streamed split; none: one a core", at_least=1, on_resume="silent"
+    )
+    ahead: int = option(2, "batches that are read ahead of the one in use", at_least=1, on_resume="silent")
+    max_bad_records: int = option(
+        0, "unreadable examples of a split that are left out and counted; one more ends the run", at_least=0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
     """Random changes to training images. Zero means off."""
+
+    crop: str = option(
+        "none",
+        "part of an image to show: `resized` (random area and shape), `scale` (a square at a random scale), `none`",
+        choices=("none", "resized", "scale"),
+    )
+    crop_area: tuple[float, ...] = option(
+        (0.08, 1.0), "crop=resized: smallest and largest share of the image's area", above=0, at_most=1
+    )
+    crop_ratio: tuple[float, ...] = option(
+        (0.75, 4 / 3), "crop=resized: smallest and largest width over height", above=0
+    )
+    shorter_side: tuple[float, ...] = option(
+        (256.0, 256.0),
+        "crop=scale: range of lengths, in pixels, to which the image's shorter side is brought",
+        at_least=1,
+    )
 
     shift: float = option(0.0, "largest shift along each axis, in pixels", at_least=0)
     rotate: float = option(0.0, "largest rotation either way, in degrees", at_least=0, at_most=180)
@@ -78,6 +108,12 @@ class AugmentConfig:
     pad_crop: int = option(
         0, "pad with so many zeros on each side and crop at a random place, in whole pixels", at_least=0
     )
+
+    def __post_init__(self) -> None:
+        for name in ("crop_area", "crop_ratio", "shorter_side"):
+            pair = getattr(self, name)
+            if not isinstance(pair, tuple) or len(pair) != 2 or pair[0] > pair[1]:
+                raise UsageError(f"augment.{name}={pair!r} must be two numbers, the smaller first")
 
 
 @dataclasses.dataclass(frozen=True)

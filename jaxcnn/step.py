@@ -46,6 +46,7 @@ def make_train_step(
     aux_weight: float = 0.3,
     freeze: tuple[str, ...] = (),
     ema_decay: float | None = None,
+    leave_out_bad: bool = False,
 ) -> TrainStep:
     """The update of step ``state.step``, to be jitted by the caller.
 
@@ -55,6 +56,7 @@ def make_train_step(
 
     A network may return auxiliary logits as well, ``(logits, logits, ...)``; their losses count ``aux_weight`` each.
     Layers that a pattern of ``freeze`` fits (``tree.matches``) stay bit for bit as they are, running moments included.
+    With ``leave_out_bad`` examples of label < 0, which could not be read, count nowhere but in the moments of BatchNorm.
     """
 
     def frozen(leaves: PyTree) -> PyTree:
@@ -67,6 +69,13 @@ def make_train_step(
             choice = ops.sample(rng.key(seed, "augment", state.step), image_BHWC.shape[0], augment)
             image_BHWC = ops.apply(image_BHWC.astype(jnp.float32), choice)
         x_BHWC = normalise(image_BHWC)
+
+        real_B = batch["label"] >= 0 if leave_out_bad else None
+
+        def mean(loss_B: Array) -> Array:
+            if real_B is None:
+                return jnp.mean(loss_B)
+            return jnp.sum(jnp.where(real_B, loss_B, 0.0)) / jnp.maximum(jnp.sum(real_B), 1)
 
         def objective(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
             with linen.intercept_methods(_with_frozen_moments(freeze)):
@@ -83,7 +92,7 @@ def make_train_step(
                     f"the network gives logits of shape {logits_BK.shape}, must be [batch, {num_classes} classes]"
                 )
             loss, *more = (
-                jnp.mean(cross_entropy(logits, batch["label"], label_smoothing)) for logits in (logits_BK, *auxiliary)
+                mean(cross_entropy(logits, batch["label"], label_smoothing)) for logits in (logits_BK, *auxiliary)
             )
             return loss + aux_weight * sum(more, jnp.float32(0)), (logits_BK, updated.get("batch_stats", {}))
 
@@ -102,7 +111,7 @@ def make_train_step(
             ema = optax.incremental_update(new, state.ema, 1 - ema_decay)
         grad_norm = optax.tree.norm(grads)
         sums = {
-            **classification_sums(logits_BK, batch["label"]),
+            **classification_sums(logits_BK, batch["label"], real_B),
             "objective": loss,
             "grad_norm": grad_norm,
             "learning_rate": learning_rate,

@@ -15,7 +15,10 @@ from jaxcnn import mesh as meshes
 from jaxcnn import models, schedules, step, tree
 from jaxcnn.config import Config
 from jaxcnn.data import catalog, source
+from jaxcnn.data.reader import Reader
 from jaxcnn.data.resident import Resident
+from jaxcnn.data.splits import split_size
+from jaxcnn.data.stream import Stream
 from jaxcnn.errors import UsageError, nearest
 from jaxcnn.evaluate import make_eval_step, make_predict_step
 from jaxcnn.optim import make_optimizer
@@ -81,6 +84,7 @@ class Task:
             aux_weight=config.loss.aux_weight,
             freeze=config.optimizer.freeze,
             ema_decay=config.optimizer.ema_decay,
+            leave_out_bad=config.data.max_bad_records > 0,
         )
         everywhere = meshes.everywhere(self.mesh)
         return jax.jit(update, donate_argnums=0, out_shardings=everywhere)
@@ -93,15 +97,34 @@ class Task:
         """The jitted ``(variables, uint8 images) -> probabilities``."""
         return jax.jit(make_predict_step(self.model, self.normalise()), out_shardings=meshes.everywhere(self.mesh))
 
-    def load(self, split: str) -> Resident:
-        """A split on the devices, its images as the network sees them."""
-        data = self.config.data
-        examples = source.load(self.dataset, split, data.data_dir, data.image_size, data.fit)
-        return Resident(examples, meshes.everywhere(self.mesh), meshes.rows(self.mesh))
+    @property
+    def crops_on_host(self) -> bool:
+        """Whether training crops are chosen while a photograph is decoded: its size is known there only."""
+        return self.dataset.varying and self.config.augment.crop != "none"
+
+    def is_resident(self, num_examples: int, *, train: bool = False) -> bool:
+        """Whether a split of so many examples is kept on the devices instead of streamed."""
+        fits = num_examples * math.prod(self.image_shape) <= self.config.data.resident_gb * 1e9
+        return fits and not (train and self.crops_on_host)
+
+    def load(self, split: str, *, train: bool = False) -> Resident | Stream:
+        """A split, its images as the network sees them: on the devices if it fits there, else read while it is used.
+
+        Both give the same batches. ``train``: for training, with random crops if the config asks for them.
+        """
+        data, rows = self.config.data, meshes.rows(self.mesh)
+        size = data.image_size if data.image_size is not None else self.image_shape[0] if self.dataset.varying else None
+        crops = self.config.augment if train and self.crops_on_host else None
+        if self.is_resident(self.num_examples(split), train=train):
+            examples = source.load(self.dataset, split, data.data_dir, size, data.fit, data.max_bad_records)
+            return Resident(examples, meshes.everywhere(self.mesh), rows)
+        records = source.open_split(self.dataset, split, data.data_dir)
+        reader = Reader(self.dataset, records, size, data.fit, data.max_bad_records)
+        return Stream(reader, rows, crops, data.threads, data.ahead)
 
     def num_examples(self, split: str) -> int:
         """Number of examples of a split, without reading it."""
-        return source.split_size(source.split_sizes(self.dataset, self.config.data.data_dir), split)
+        return split_size(source.split_sizes(self.dataset, self.config.data.data_dir), split)
 
 
 def build(config: Config, num_devices: int | None = None) -> Task:

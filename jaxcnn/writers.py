@@ -139,15 +139,25 @@ class Journal:
       run_dir: where ``metrics.jsonl`` and ``tensorboard/`` go.
       start: updates completed so far.
       total_steps: updates in the whole run.
+      batch_size: training examples of an update.
       num_examples: training examples; an epoch is one pass over them.
       tensorboard: also write TensorBoard events.
     """
 
-    def __init__(self, run_dir: RunDir, start: int, total_steps: int, num_examples: int, *, tensorboard: bool = False):
+    def __init__(
+        self,
+        run_dir: RunDir,
+        start: int,
+        total_steps: int,
+        batch_size: int,
+        num_examples: int,
+        *,
+        tensorboard: bool = False,
+    ):
         self._log = MetricsLog(run_dir.metrics, start)
         self._events = TensorBoard(run_dir.events, start) if tensorboard else None
         self._progress = Progress(total_steps, start)
-        self._num_examples = num_examples
+        self._batch_size, self._num_examples = batch_size, num_examples
         self._on_device: list[tuple[int, Sums]] = []
         self._rows: list[dict[str, float]] = []
         self._rate = 0.0
@@ -208,10 +218,10 @@ class Journal:
             self._events.close()
 
     def _row(self, step: int, sums: Sums) -> dict[str, float]:
-        count = int(sums["count"])
+        count = max(int(sums["count"]), 1)  # no example of the batch could be read
         return {
             "step": step,
-            "epoch": round(step * count / self._num_examples, 4),
+            "epoch": round(step * self._batch_size / self._num_examples, 4),
             "loss": float(sums["loss"]) / count,
             "accuracy": float(sums["accuracy"]) / count,
             "objective": float(sums["objective"]),

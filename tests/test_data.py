@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from jaxcnn import mesh as meshes
-from jaxcnn.data import catalog, image, source
+from jaxcnn.data import catalog, image, source, splits
 from jaxcnn.data.resident import Resident
 from jaxcnn.environment import cache_dir
 from jaxcnn.errors import DataError, UsageError
@@ -57,7 +57,7 @@ def test_mnist_through_the_official_builder(shared_tfds):
 )
 def test_splits(split, size):
     assert len(source.load(FAKE, split)) == size
-    assert source.split_size(source.split_sizes(FAKE), split) == size
+    assert splits.split_size(source.split_sizes(FAKE), split) == size
 
 
 def test_a_split_is_the_part_that_it_says():
@@ -153,8 +153,8 @@ def test_decode_reads_grey_and_colour():
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"<html></html>", png(np.zeros((8, 8), np.uint8))[:40], png(np.zeros((8, 8), np.uint16))],
-    ids=["empty", "html", "cut", "16 bit"],
+    [b"", b"<html></html>", png(np.zeros((8, 8), np.uint8))[:40]],
+    ids=["empty", "html", "cut"],
 )
 def test_decode_names_what_is_damaged(data):
     with pytest.raises(DataError, match="record 17"):
@@ -179,7 +179,7 @@ def test_fit_pads_evenly_and_resizes_as_pillow():
     resized = image.fit(stored, 32, "resize")
     theirs = Image.fromarray(stored[..., 0]).resize((32, 32), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(resized[..., 0], np.asarray(theirs))
-    assert image.fit(stored, 8, "pad") is stored
+    np.testing.assert_array_equal(image.fit(stored, 8, "pad"), stored)
     with pytest.raises(UsageError, match="image_size=4"):
         image.fit(stored, 4, "pad")
     np.testing.assert_array_equal(source.load(DIGITS, "test", size=13, fit="pad").images[0], padded)
@@ -191,9 +191,6 @@ def test_crop_is_the_usual_evaluation_of_imagenet(shape):
     pixels = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
     rows, columns = shape
     ours = image.fit(pixels, 224, "crop")
-    if shape == (224, 224):
-        assert ours is pixels
-        return
     scale = 256 / min(shape)
     size = int(256 if columns <= rows else scale * columns), int(256 if rows <= columns else scale * rows)
     scaled = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))

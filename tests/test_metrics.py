@@ -55,22 +55,27 @@ def test_evaluation_is_exact_for_any_batch_and_device_count(tiny, batch_size, nu
     task = build(replace(tiny, {"data.eval_batch_size": batch_size}), num_devices)
     variables = born_sharded(task.init, meshes.everywhere(task.mesh)).variables()
     test = task.load("test")
-    batches = test.eval_batches(meshes.round_up(batch_size, task.mesh))
-    result = evaluate.evaluate(task.eval_step(), variables, batches, 100)
+    result = evaluate.evaluate(task.eval_step(), variables, test, meshes.round_up(batch_size, task.mesh))
     images, labels = np.asarray(test._images), np.asarray(test._labels)
     logits = task.model.apply(variables, task.normalise()(images))
     assert result["eval_accuracy"] == np.mean(np.argmax(logits, axis=1) == labels)
     np.testing.assert_allclose(result["eval_loss"], np.mean(cross_entropy(logits, labels)), rtol=1e-5)
-    chances = evaluate.probabilities(
-        task.predict_step(), variables, test.eval_batches(meshes.round_up(batch_size, task.mesh))
-    )
-    np.testing.assert_allclose(chances, jax.nn.softmax(logits), rtol=1e-3, atol=1e-6)
+    size = meshes.round_up(batch_size, task.mesh)
+    found = evaluate.predictions(task.predict_step(), variables, test, size, 10, num_worst=5)
+    np.testing.assert_allclose(found.probabilities, jax.nn.softmax(logits), rtol=1e-3, atol=1e-6)
+    np.testing.assert_array_equal(found.labels, labels)
+    wrong = np.flatnonzero(found.called != labels)
+    own = found.probabilities[wrong, labels[wrong]]
+    np.testing.assert_array_equal(found.worst, wrong[np.argsort(own, kind="stable")][:5])
+    np.testing.assert_array_equal(found.images, images[found.worst])
 
 
-def test_evaluation_notices_a_lost_example(tiny):
+def test_evaluation_notices_a_lost_example(tiny, monkeypatch):
     task = build(tiny, 1)
     variables = born_sharded(task.init, meshes.everywhere(task.mesh)).variables()
-    batches = list(task.load("test").eval_batches(40))
+    test = task.load("test")
+    assert evaluate.evaluate(task.eval_step(), variables, test, 40, stop=lambda: True) == {}
+    batches = list(test.eval_batches(40))
+    monkeypatch.setattr(test, "eval_batches", lambda size: batches[:2])
     with pytest.raises(AssertionError, match="80 of 100"):
-        evaluate.evaluate(task.eval_step(), variables, batches[:2], 100)
-    assert evaluate.evaluate(task.eval_step(), variables, batches, 100, stop=lambda: True) == {}
+        evaluate.evaluate(task.eval_step(), variables, test, 40)

@@ -293,5 +293,3 @@ def test_imagenet_photographs_are_scaled_and_cropped_while_they_are_decoded(shar
         theirs = np.asarray(scaled.crop((left, top, left + 224, top + 224)), np.float32)
         assert np.abs(ours - theirs).mean() <= 1
         assert label == record["label"]
-    with pytest.raises(UsageError, match="held in memory"):
-        source.load(dataset, "validation", shared_tfds, 30_000, "crop")

@@ -9,6 +9,7 @@ from PIL import Image
 
 from jaxcnn import plots
 from jaxcnn.errors import NonFiniteError
+from jaxcnn.evaluate import Predictions
 from jaxcnn.rundir import RunDir, write_text
 from jaxcnn.writers import Journal, MetricsLog, read_rows
 
@@ -70,7 +71,7 @@ def sums(loss, finite=True):
 
 
 def test_the_journal_names_the_first_bad_step_and_keeps_the_good_ones(tmp_path):
-    journal = Journal(RunDir(tmp_path), 0, 10, 100)
+    journal = Journal(RunDir(tmp_path), 0, 10, 4, 100)
     for step, value in enumerate((2.0, 1.0, float("nan"), float("nan")), 1):
         journal.record(step, sums(value, np.isfinite(value)))
     with pytest.raises(NonFiniteError, match="step 3: NaN or infinity in the loss"):
@@ -80,7 +81,7 @@ def test_the_journal_names_the_first_bad_step_and_keeps_the_good_ones(tmp_path):
 
 
 def test_the_journal_tells_of_parameters_when_the_loss_is_finite(tmp_path):
-    journal = Journal(RunDir(tmp_path), 0, 10, 100)
+    journal = Journal(RunDir(tmp_path), 0, 10, 4, 100)
     journal.record(1, sums(2.0, finite=False))
     with pytest.raises(NonFiniteError, match="parameters or batch statistics"):
         journal.fetch()
@@ -105,8 +106,10 @@ def test_pictures_are_drawn(tmp_path):
     plots.learning_curves(tmp_path / "curves.png", history, "test")
     plots.learning_curves(tmp_path / "short.png", history[:1], "test")
     plots.confusion_matrix(tmp_path / "confusion.png", labels, chances.argmax(1), names)
-    plots.worst_mistakes(tmp_path / "mistakes.png", images, labels, chances, names)
-    plots.worst_mistakes(tmp_path / "none.png", images, chances.argmax(1), chances, names)
+    worst = np.flatnonzero(chances.argmax(1) != labels)[:24]
+    plots.worst_mistakes(tmp_path / "mistakes.png", Predictions(chances, labels, worst, images[worst]), names)
+    none = Predictions(chances, chances.argmax(1), worst[:0], images[:0])
+    plots.worst_mistakes(tmp_path / "none.png", none, names)
     plots.first_layer_filters(tmp_path / "grey.png", rng.normal(size=(5, 5, 1, 6)), "conv1")
     plots.first_layer_filters(tmp_path / "colour.png", rng.normal(size=(11, 11, 3, 96)), "conv1")
     for path in tmp_path.glob("*.png"):

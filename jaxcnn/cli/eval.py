@@ -31,8 +31,10 @@ def main(arguments: list[str], stop: Stop) -> int:
     task, state = saved.open_state(run_dir, config, flags["checkpoint"])
     split = config.data.eval_split
     num_examples = task.num_examples(split)
-    batches = task.load(split).eval_batches(meshes.round_up(min(config.data.eval_batch_size, num_examples), task.mesh))
-    metrics = evaluate(task.eval_step(), state.variables(), batches, num_examples)
+    examples = task.load(split)
+    batch_size = meshes.round_up(min(config.data.eval_batch_size, num_examples), task.mesh)
+    metrics = evaluate(task.eval_step(), state.variables(), examples, batch_size)
+    examples.close()
     result = {
         "run": str(run_dir.path),
         "step": int(state.step),

@@ -5,7 +5,6 @@ from jaxcnn import plan
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.cli.train import read_experiment
 from jaxcnn.console import output, table
-from jaxcnn.data import source
 from jaxcnn.errors import UsageError
 from jaxcnn.task import build
 
@@ -34,10 +33,6 @@ def main(arguments: list[str], stop: Stop) -> int:
         f"temporary {memory.temporary / 1e9:.3g}, dataset {memory.dataset / 1e9:.3g}",
         "compiled for": f"{task.mesh.size} x {device.device_kind}; another platform lays memory out otherwise",
     }
-    if memory.dataset > source.MOST_BYTES:
-        rows["dataset"] = (
-            f"does not fit: a run takes at most {source.MOST_BYTES / 1e9:.0f} GB a split, e.g. --data.train_split=train[:1%]"
-        )
     if flags["memory"] is not None:
         largest = plan.largest_batch(task, flags["memory"] * 1e9)
         rows["largest batch"] = f"{largest:,} in {flags['memory']:g} GB a device, beside the dataset"

@@ -20,6 +20,7 @@ class Dataset:
       origin: ``ours`` (a builder of this package), ``tfds`` (an official builder) or ``synthetic`` (made in memory).
       about: one line for people.
       varying: the images have different sizes and are fitted to ``data.image_size`` while they are decoded.
+      keys: names of the image and of the label in the builder's features.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Dataset:
     origin: str
     about: str
     varying: bool = False
+    keys: tuple[str, str] = ("image", "label")
 
     @property
     def num_classes(self) -> int:

@@ -26,6 +26,20 @@ def train_indices(seed: int, step: int, batch_size: int, num_examples: int, num_
     return indices.reshape(num_steps, batch_size)
 
 
+def train_epochs(step: int, batch_size: int, num_examples: int, num_steps: int = 1) -> np.ndarray:
+    """The epoch ``[num_steps, batch_size]`` (int64) to which each place of those batches belongs, 0 for the first."""
+    position = step * batch_size + np.arange(num_steps * batch_size, dtype=np.uint64)
+    return (position // np.uint64(num_examples)).astype(np.int64).reshape(num_steps, batch_size)
+
+
+def uniforms(seed: int, example_B: np.ndarray, epoch_B: np.ndarray, count: int) -> np.ndarray:
+    """``[B, count]`` numbers in [0, 1) (float64) that belong to examples in their epochs, for choices made on the host."""
+    key_B = _mix(_mix(np.array([seed], np.uint64)) ^ epoch_B.astype(np.uint64))
+    key_B = _mix(key_B + example_B.astype(np.uint64) * np.uint64(0xD1B54A32D192ED03))
+    bits = _mix(key_B[:, None] + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
 def eval_indices(num_examples: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Every example once and in order: pairs (indices ``[batch_size]``, mask ``[batch_size]``).
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from jaxcnn.data import order
-from jaxcnn.data.source import Examples
+from jaxcnn.data.reader import UNREADABLE, Examples
 from jaxcnn.typing import Array, Batch
 
 _STEPS_AHEAD = 64  # indices of that many steps are computed at once: one numpy call costs as much for one step
@@ -25,6 +25,7 @@ class Resident:
 
     def __init__(self, examples: Examples, everywhere: NamedSharding, rows: NamedSharding):
         self.num_examples = len(examples)
+        self.bad = {int(i): "unreadable" for i in np.flatnonzero(examples.labels == UNREADABLE)}
         self._images, self._labels = jax.device_put((examples.images, examples.labels), everywhere)
         self._rows = rows
         self._gather = jax.jit(_gather, out_shardings=rows)
@@ -40,7 +41,11 @@ class Resident:
         """Every example once, in order; ``mask`` is false on the rows that fill up the last batch."""
         for index_B, mask_B in order.eval_indices(self.num_examples, batch_size):
             batch = self._gather(self._images, self._labels, self._put(index_B.astype(np.int32)))
-            yield {**batch, "mask": self._put(mask_B)}
+            real_B = mask_B & ~np.isin(index_B, list(self.bad)) if self.bad else mask_B
+            yield {**batch, "mask": self._put(real_B)}
+
+    def close(self) -> None:
+        """Nothing to stop."""
 
     def _put(self, rows: np.ndarray) -> Array:
         return jax.device_put(rows, self._rows)
