@@ -71,7 +71,8 @@ def decode_crop(data: bytes, choose: Callable[[int, int], Box], out: np.ndarray,
     """Decode a part of an image file and resize it (bilinear) into ``out``. DataError as in ``decode``.
 
     What is not needed is not computed: rows below the box are not decoded, a box of at least twice the size is decoded at
-    half the resolution, and the inverse cosine transform and the chroma are libjpeg-turbo's fast ones.
+    half the resolution, the inverse cosine transform and the chroma are libjpeg-turbo's fast ones, and the last step down, by
+    less than two, is without antialiasing.
 
     Args:
       data: the file.
@@ -111,7 +112,8 @@ def decode_crop(data: bytes, choose: Callable[[int, int], Box], out: np.ndarray,
     if cv2 is None:
         out[:] = resize(part, size, size, Image.Resampling.BILINEAR)
     else:
-        cv2.resize(part, (size, size), dst=out if channels > 1 else out[..., 0], interpolation=cv2.INTER_LINEAR)
+        how = cv2.INTER_AREA if min(part.shape[:2]) >= 2 * size else cv2.INTER_LINEAR  # no pixel is passed over
+        cv2.resize(part, (size, size), dst=out if channels > 1 else out[..., 0], interpolation=how)
 
 
 def read_image(path: pathlib.Path, channels: int) -> np.ndarray:
