@@ -47,7 +47,11 @@ class ModelConfig:
 class DataConfig:
     """Which examples, and how many at a time."""
 
-    dataset: str = option("digits", "dataset: digits, mnist, cifar10, imagenet2012 or fake", on_resume="refuse")
+    dataset: str = option(
+        "digits",
+        "name of the catalog (README lists them), tfds:NAME[/CONFIG], folder:PATH or npz:FILE",
+        on_resume="refuse",
+    )
     data_dir: str | None = option(
         None, "directory of prepared TFDS datasets; none: the user's cache", on_resume="silent"
     )

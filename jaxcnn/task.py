@@ -130,7 +130,7 @@ class Task:
 def build(config: Config, num_devices: int | None = None) -> Task:
     """Turn a config into objects. UsageError for unknown names, fields and sizes that do not fit; nothing is compiled."""
     mesh = meshes.make_mesh(num_devices)
-    dataset = catalog.find(config.data.dataset)
+    dataset = source.find(config.data.dataset, config.data.data_dir)
     rows, columns, channels = dataset.image_shape
     size = config.data.image_size
     if size is not None and config.data.fit == "pad" and size < max(rows, columns):

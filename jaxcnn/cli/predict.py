@@ -17,7 +17,6 @@ from jaxcnn.errors import UsageError
 from jaxcnn.rundir import RunDir
 from jaxcnn.task import Task
 
-_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 _FORMATS = ("table", "csv", "json")
 _BATCH = 256
 
@@ -79,12 +78,12 @@ def find_images(arguments: list[str]) -> list[pathlib.Path]:
         if not path.exists():
             raise UsageError(f"{argument}: there is no such file or folder")
         found = (
-            sorted(f for f in path.rglob("*") if f.suffix.lower() in _ENDINGS and f.is_file())
+            sorted(f for f in path.rglob("*") if f.suffix.lower() in image.ENDINGS and f.is_file())
             if path.is_dir()
             else [path]
         )
         if not found:
-            raise UsageError(f"{argument}: no image in this folder (looked for {', '.join(sorted(_ENDINGS))})")
+            raise UsageError(f"{argument}: no image in this folder (looked for {', '.join(sorted(image.ENDINGS))})")
         files += found
     return files
 

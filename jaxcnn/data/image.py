@@ -25,6 +25,7 @@ except ImportError:  # no wheel for this platform: Pillow does all, at half the 
     cv2: Any = None
     simplejpeg: Any = None
 
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}  # of image files
 _MAX_PIXELS = 50_000_000  # a header that promises more is refused before anything is decoded
 _ROTATED = range(2, 9)  # EXIF orientations other than upright
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is higher, and a warning

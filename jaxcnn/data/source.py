@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from jaxcnn.data import prepared
+from jaxcnn.data import catalog, folder, npz, prepared
 from jaxcnn.data.catalog import Dataset
 from jaxcnn.data.reader import UNREADABLE, Examples, Reader
 from jaxcnn.data.records import ArrayRecords, Arrays, Joined, Records
@@ -19,9 +19,26 @@ from jaxcnn.environment import cache_dir
 from jaxcnn.errors import DataError
 
 
+def find(name: str, data_dir: str | None = None) -> Dataset:
+    """The dataset called ``name``: of the catalog, or ``tfds:NAME[/CONFIG]``, ``folder:PATH`` or ``npz:FILE``.
+
+    Raises:
+      UsageError: there is no such dataset, folder or file.
+      DataError: what is there cannot be used.
+    """
+    kind, _, place = name.partition(":")
+    if kind == "tfds" and place:
+        return prepared.describe(place, data_dir)
+    if kind == "folder" and place:
+        return folder.describe(place)
+    if kind == "npz" and place:
+        return npz.describe(place)
+    return catalog.find(name)
+
+
 def split_sizes(dataset: Dataset, data_dir: str | None = None) -> dict[str, int]:
     """Number of examples of each split, without reading any."""
-    if dataset.origin == "synthetic":
+    if dataset.origin not in ("tfds", "ours"):
         return dict(dataset.splits)
     return {name: info.num_examples for name, info in prepared.builder(dataset, data_dir).info.splits.items()}
 
@@ -39,11 +56,13 @@ def open_split(dataset: Dataset, split: str, data_dir: str | None = None) -> Rec
       DataError: the dataset is not prepared there.
     """
     parts = spans(split_sizes(dataset, data_dir), split)
+    whole: dict[str, Records] = {}
     if dataset.origin == "synthetic":
-        whole: dict[str, Records] = {name: _fake(dataset, dataset.splits[name]) for name, _, _ in parts}
+        whole |= {name: _fake(dataset, dataset.splits[name]) for name, _, _ in parts}
+    elif dataset.origin in ("folder", "npz"):
+        whole |= (folder if dataset.origin == "folder" else npz).splits(dataset.place)
     else:
         infos = prepared.builder(dataset, data_dir).info.splits
-        whole = {}
         for name in {name for name, _, _ in parts}:
             files = [pathlib.Path(path) for path in infos[name].filepaths]
             whole[name] = ArrayRecords(files, infos[name].shard_lengths, dataset.keys)

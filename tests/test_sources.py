@@ -1,0 +1,202 @@
+"""Datasets that are not in the catalog: any TFDS dataset, folders of images, NumPy archives; and the catalog's own rows."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.config import replace
+from jaxcnn.data import catalog, source
+from jaxcnn.errors import DataError, UsageError
+from jaxcnn.loop import run
+
+COLOURS = {"blue": (0, 0, 200), "green": (0, 200, 0), "red": (200, 0, 0)}
+
+
+def make_folder(path, per_class=6, names=tuple(COLOURS), size=20):
+    rng = np.random.default_rng(0)
+    for name in names:
+        (path / name).mkdir(parents=True)
+        for k in range(per_class):
+            pixels = np.clip(rng.normal(COLOURS[name], 20, (size + k, size, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(path / name / f"{k}.{'png' if k % 2 else 'jpg'}")
+    return path
+
+
+def make_npz(path, **more):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 255, (40, 12, 12), np.uint8),
+        "y_train": np.arange(40) % 4,
+        "x_test": rng.integers(0, 255, (10, 12, 12), np.uint8),
+        "y_test": np.arange(10) % 4,
+        **more,
+    }
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return f"npz:{path}"
+
+
+def test_rows_of_the_catalog_are_those_of_the_builders(tmp_path):
+    """Shapes, classes and keys against the official builders; their splits are known only once prepared."""
+    import tensorflow_datasets as tfds
+
+    for row in catalog.CATALOG.values():
+        assert len(row.mean) == len(row.std) == row.image_shape[2]
+        assert len(set(row.class_names)) == row.num_classes
+        if row.origin != "tfds":
+            continue
+        features = tfds.builder(row.place or row.name, data_dir=tmp_path, try_gcs=False).info.features
+        image, label = (features[key] for key in row.keys)
+        assert (image.shape[0] is None) == row.varying
+        assert row.varying or image.shape == row.image_shape
+        assert label.num_classes == row.num_classes
+
+
+def test_a_folder_of_classes_is_one_split_with_all_classes_in_each_part(tmp_path):
+    dataset = source.find(f"folder:{make_folder(tmp_path / 'data')}")
+    assert dataset.class_names == ("blue", "green", "red")
+    assert source.split_sizes(dataset) == {"train": 18}
+    parts = [source.load(dataset, split, size=16, fit="crop") for split in ("train[:60%]", "train[60%:]")]
+    assert [len(part) for part in parts] == [11, 7]
+    for part in parts:
+        assert set(part.labels) == {0, 1, 2}
+        for pixels, label in zip(part.images, part.labels):
+            assert pixels.mean(axis=(0, 1)).argmax() == 2 - label
+
+
+def test_a_folder_with_splits(tmp_path):
+    make_folder(tmp_path / "train")
+    make_folder(tmp_path / "val", per_class=2, names=("blue", "red"))
+    dataset = source.find(f"folder:{tmp_path}")
+    assert source.split_sizes(dataset) == {"train": 18, "val": 4}
+    assert sorted(source.load(dataset, "val", size=16).labels) == [0, 0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda path: (path / "empty").mkdir(), DataError, "empty: no image in this class folder"),
+        (lambda path: (path / "val" / "pink").mkdir(parents=True), DataError, "no class 'pink'"),
+    ],
+)
+def test_folders_that_cannot_be_used(tmp_path, make, error, words):
+    make_folder(tmp_path / "train")
+    make(tmp_path if "pink" in words else tmp_path / "train")
+    with pytest.raises(error, match=words):
+        source.find(f"folder:{tmp_path}")
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        source.find(f"folder:{tmp_path / 'no'}")
+    with pytest.raises(UsageError, match="must hold one folder per class"):
+        source.find(f"folder:{tmp_path}")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        source.find(f"folder:{tmp_path / 'file'}")
+
+
+@pytest.mark.parametrize("style", ["keras", "medmnist"])
+def test_an_npz_file(tmp_path, style):
+    name = make_npz(tmp_path / "a.npz", class_names=np.array(["a", "b", "c", "d"]))
+    if style == "medmnist":
+        held = dict(np.load(tmp_path / "a.npz"))
+        renamed = {"train_images": held["x_train"], "train_labels": held["y_train"][:, None]}
+        renamed |= {"val_images": held["x_test"], "val_labels": held["y_test"][:, None]}
+        np.savez(tmp_path / "b.npz", **renamed)
+        name = f"npz:{tmp_path / 'b.npz'}"
+    dataset = source.find(name)
+    other = "test" if style == "keras" else "val"
+    assert source.split_sizes(dataset) == {"train": 40, other: 10}
+    assert dataset.image_shape == (12, 12, 1)
+    assert dataset.class_names == (("a", "b", "c", "d") if style == "keras" else ("0", "1", "2", "3"))
+    held = np.load(tmp_path / "a.npz")
+    np.testing.assert_allclose(dataset.mean[0], held["x_train"].mean() / 255, atol=1e-5)
+    np.testing.assert_allclose(dataset.std[0], held["x_train"].std() / 255, atol=1e-5)
+    part = source.load(dataset, f"train[10:]+{other}[:2]")
+    np.testing.assert_array_equal(part.images[..., 0], np.concatenate([held["x_train"][10:], held["x_test"][:2]]))
+    np.testing.assert_array_equal(part.labels, np.concatenate([held["y_train"][10:], held["y_test"][:2]]))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"x_train": np.zeros((40, 12, 12))}, "x_train is float64"),
+        ({"x_train": np.zeros((40, 12, 12, 2), np.uint8)}, "must be uint8"),
+        ({"y_train": np.arange(39)}, "y_train is int64"),
+        ({"y_train": np.arange(40) - 1}, "integers >= 0"),
+        ({"y_train": None}, "no y_train"),
+        ({"x_train": None, "y_train": None}, "no x_train or train_images"),
+        ({"x_test": np.zeros((10, 9, 9), np.uint8)}, "those of train"),
+        ({"class_names": np.array(["a"])}, "there are 4 labels"),
+        ({"x_train": np.array([{}] * 40, object)}, "without pickles"),
+    ],
+)
+def test_npz_files_that_cannot_be_used(tmp_path, more, words):
+    with pytest.raises(DataError, match=words):
+        source.find(make_npz(tmp_path / "a.npz", **more))
+
+
+def test_an_npz_file_that_is_none(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        source.find(f"npz:{tmp_path / 'no.npz'}")
+    (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04junk")
+    with pytest.raises(DataError, match="not a NumPy archive"):
+        source.find(f"npz:{tmp_path / 'junk.npz'}")
+
+
+def test_any_prepared_tfds_dataset(tmp_path):
+    """One that the catalog does not know, prepared here."""
+    import tensorflow_datasets as tfds
+
+    from jaxcnn.data.digits import Digits
+
+    class OtherDigits(Digits):
+        __module__ = Digits.__module__  # TFDS wants a builder to be in a package
+        name = "other_digits"
+
+        def _info(self):
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(
+                    {
+                        "picture": tfds.features.Image(shape=(8, 8, 1), encoding_format="png"),
+                        "digit": tfds.features.ClassLabel(names=[f"d{k}" for k in range(10)]),
+                    }
+                ),
+                supervised_keys=("picture", "digit"),
+                disable_shuffling=True,
+            )
+
+        def _generate_examples(self, start, stop):
+            for index, example in super()._generate_examples(start, stop):
+                yield index, {"picture": example["image"], "digit": example["label"]}
+
+    tfds.disable_progress_bar()
+    OtherDigits(data_dir=tmp_path, file_format="array_record").download_and_prepare(
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+    )
+    dataset = source.find("tfds:other_digits", str(tmp_path))
+    assert (dataset.image_shape, dataset.keys, dataset.class_names[3]) == ((8, 8, 1), ("picture", "digit"), "d3")
+    ours, theirs = source.load(dataset, "test", str(tmp_path)), source.load(catalog.find("digits"), "test")
+    np.testing.assert_array_equal(ours.images, theirs.images)
+    np.testing.assert_array_equal(ours.labels, theirs.labels)
+
+
+def test_tfds_names_of_the_catalog_are_its_rows(shared_tfds, tmp_path):
+    assert source.find("tfds:mnist", shared_tfds) is catalog.find("mnist")
+    with pytest.raises(DataError, match="not prepared"):
+        source.find("tfds:emnist/letters", str(tmp_path))
+    with pytest.raises(UsageError, match=r"tfds:NAME, folder:PATH or npz:FILE"):
+        source.find("tfds:")
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_a_run_on_ones_own_images(tmp_path, tiny, kind):
+    path = make_folder(tmp_path / "data", 8) if kind == "folder" else None
+    name = f"folder:{path}" if path else make_npz(tmp_path / "a.npz")
+    splits = {"data.train_split": "train[:70%]", "data.eval_split": "train[70%:]"}
+    values = {"data.dataset": name, **splits, "data.image_size": 32, "data.batch_size": 8, "steps": 3}
+    summary = run(replace(tiny, values), tmp_path / "run")
+    assert summary["steps"] == 3
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["dataset"] == name
