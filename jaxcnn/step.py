@@ -75,7 +75,7 @@ def make_train_step(
         def mean(loss_B: Array) -> Array:
             if real_B is None:
                 return jnp.mean(loss_B)
-            return jnp.sum(jnp.where(real_B, loss_B, 0.0)) / jnp.maximum(jnp.sum(real_B), 1)
+            return jnp.sum(jnp.where(real_B, loss_B, 0.0)) / jnp.maximum(jnp.sum(real_B, dtype=jnp.float32), 1)
 
         def objective(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
             with linen.intercept_methods(_with_frozen_moments(freeze)):

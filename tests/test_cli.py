@@ -491,3 +491,27 @@ def test_experiments_are_listed():
 
 def _env():
     return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_bench_input_tells_stages_threads_and_the_peer(jaxcnn_, shared_tfds):
+    flags = (f"--data_dir={shared_tfds}", "--data.train_split=train[:24]", "--batch_size=8", "--turns=1")
+    code, out, err = jaxcnn_("bench", "input", "resnet50_imagenet", *flags, "--num_devices=1", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert {"read", "decode", "decode and crop", "transfer", "augment and normalise"} <= found["stages"].keys()
+    assert all(rate > 10 for rate in [*found["stages"].values(), *found["pipeline"].values()])
+    assert found["pipeline"].keys() >= {"1"}
+    assert bool(found["torchvision"]) == ("torchvision" in found["stages"])
+    code, out, _ = jaxcnn_("bench", "input", "lenet_digits", "--turns=1", "--num_devices=1")
+    assert code == 0
+    assert "files to device, 1 thread" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [((), "bench takes one of input"), (("inptu",), "inptu"), (("input", "lenet_digits", "--turns=0"), "--turns=0")],
+)
+def test_bench_with_bad_usage(jaxcnn_, arguments, words):
+    code, _, err = jaxcnn_("bench", *arguments)
+    assert code == 2
+    assert words in err

@@ -31,7 +31,7 @@ FLOORS = [
     ["models", "receptive", "complexity", "interop"],
     ["mesh", "state", "step", "evaluate"],
     ["checkpoint", "saver", "rundir", "writers", "plots", "preemption", "experiment", "task", "transfer", "plan"],
-    ["loop"],
+    ["loop", "bench"],
     ["cli"],
 ]
 IN_ORDER = {0, 2, 3, 4}  # floors on which a module may use those before it; on floor 1 nobody knows a neighbour

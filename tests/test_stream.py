@@ -1,6 +1,7 @@
 """The streaming path: the same batches as on the device, for any number of threads and hosts, and after a restart."""
 
 import io
+import json
 
 import jax
 import numpy as np
@@ -16,7 +17,9 @@ from jaxcnn.data.reader import Reader
 from jaxcnn.data.records import Record
 from jaxcnn.data.resident import Resident
 from jaxcnn.data.stream import Stream
-from jaxcnn.errors import DataError, UsageError
+from jaxcnn.errors import DataError, Preempted, UsageError
+from jaxcnn.loop import run
+from jaxcnn.state import born_sharded
 from jaxcnn.task import build
 
 RESIZED = AugmentConfig(crop="resized")
@@ -265,3 +268,82 @@ def test_imagenet_is_streamed_with_crops_and_resident_without(shared_tfds, tiny)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), ours, theirs))
     for one in (train, streamed):
         one.close()
+
+
+def own_images(path, damaged=()):
+    """Three classes of 14 photographs in a folder; some are cut in the middle."""
+    records = Photographs(42)
+    for index, data in enumerate(records.files):
+        file = path / "abc"[index % 3] / f"{index}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data[: len(data) // 2] if index in damaged else data)
+    return {
+        "data.dataset": f"folder:{path}",
+        "data.train_split": "train[:28]",
+        "data.eval_split": "train[28:]",
+        "data.image_size": 32,
+        "data.batch_size": 8,
+        "augment.crop": "resized",
+    }
+
+
+def digest(config, workdir, **more):
+    return run(config, workdir, num_devices=1, **more)["state_digest"]
+
+
+def test_a_streamed_run_stopped_in_the_middle_of_an_epoch_ends_the_same(tiny, tmp_path):
+    config = replace(tiny, {**own_images(tmp_path / "images"), "steps": 9, "checkpoint.every": 100})
+    whole = digest(config, tmp_path / "whole")
+    polls = iter([False] * 5 + [True] * 100)
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", num_devices=1, stop=lambda: next(polls))
+    stopped = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert 0 < stopped < 9
+    assert stopped * 8 % 28  # in the middle of an epoch
+    assert digest(replace(config, {"data.threads": 1, "data.ahead": 5}), tmp_path / "run") == whole
+
+
+def test_a_damaged_image_ends_the_run_with_its_name(tiny, tmp_path):
+    config = replace(tiny, {**own_images(tmp_path / "images", damaged=[7]), "steps": 9})
+    with pytest.raises(DataError, match=r"images/b/7\.jpg: not a readable image"):
+        run(config, tmp_path / "run", num_devices=1)
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_damaged_images_are_left_out_counted_and_the_run_reproducible(tiny, tmp_path, resident):
+    values = own_images(tmp_path / "images", damaged=[7, 20]) | {"steps": 9, "data.max_bad_records": 2}
+    values |= {"augment.crop": "none"} if resident else {}
+    config = replace(tiny, values)
+    first = run(config, tmp_path / "one", num_devices=1)
+    assert first["bad_records"] == 2
+    found = json.loads((tmp_path / "one" / "bad_records.json").read_text())
+    assert sum(map(len, found.values())) == 2
+    polls = iter([False] * 5 + [True] * 100)
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "two", num_devices=1, stop=lambda: next(polls))
+    second = run(replace(config, {"data.threads": 1}), tmp_path / "two", num_devices=1)
+    assert (second["state_digest"], second["bad_records"]) == (first["state_digest"], 2)
+    rows = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [round(8 * row["step"] / 28, 4) for row in rows]
+    with pytest.raises(DataError, match="max_bad_records=1"):
+        run(replace(config, {"data.max_bad_records": 1}), tmp_path / "three", num_devices=1)
+
+
+def test_left_out_examples_have_no_gradient(tiny):
+    """A batch with unreadable rows gives the loss and gradient norm of the readable ones, for a network without BatchNorm."""
+    config = replace(
+        tiny, {"data.max_bad_records": 5, "model.dropout_rate": 0.0, "augment.shift": 0.0, "augment.rotate": 0.0}
+    )
+    task = build(config, 1)
+    batch = jax.device_get(next(task.load("train", train=True).train_batches(0, 16, 0)))
+    bad = np.arange(16) % 3 == 0
+    sums = {}
+    for name, label, image in (
+        ("all", np.where(bad, -1, batch["label"]), np.where(bad[:, None, None, None], 0, batch["image"])),
+        ("good", batch["label"][~bad], batch["image"][~bad]),
+    ):
+        state = born_sharded(task.init, meshes.everywhere(task.mesh))
+        given = {**batch, "label": label, "image": image} if name == "all" else {"label": label, "image": image}
+        _, sums[name] = task.train_step(10)(state, given)
+    for name in ("loss", "accuracy", "count", "objective", "grad_norm"):
+        np.testing.assert_allclose(sums["all"][name], sums["good"][name], rtol=1e-5, err_msg=name)

@@ -51,6 +51,9 @@ def read_experiment(arguments: list[str], make_flags: Callable[[], Flags]) -> tu
     for path in ("data.data_dir", "model.init_from"):  # config.json is read from other directories too
         if given.get(path):
             given[path] = str(pathlib.Path(given[path]).absolute())
+    kind, _, place = given.get("data.dataset", "").partition(":")
+    if kind in ("folder", "npz") and place:
+        given["data.dataset"] = f"{kind}:{pathlib.Path(place).expanduser().absolute()}"
     return original, configure(base, given), flags
 
 

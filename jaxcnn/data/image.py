@@ -89,15 +89,15 @@ def decode_crop(data: bytes, choose: Callable[[int, int], Box], out: np.ndarray,
     else:
         _check_pixels(header.rows, header.columns, what)
         box = choose(header.rows, header.columns)
-        rows = header.rows
+        rows, file = header.rows, bytearray(data)
         if not header.progressive:  # the decoder believes the header and stops after so many rows of blocks
             rows = min(rows, -(-(box.top + box.rows) // header.block_rows) * header.block_rows)
-            data = b"".join((data[: header.height_at], struct.pack(">H", rows), data[header.height_at + 2 :]))
+            struct.pack_into(">H", file, header.height_at, rows)
         factor = next(k for k in (8, 4, 2, 1) if k == 1 or min(box.rows, box.columns) >= k * size)
         rows, columns = -(-rows // factor), -(-header.columns // factor)
         try:
             pixels = simplejpeg.decode_jpeg(
-                data,
+                file,
                 "RGB" if channels == 3 else "GRAY",
                 fastdct=True,
                 fastupsample=True,
@@ -115,6 +115,14 @@ def decode_crop(data: bytes, choose: Callable[[int, int], Box], out: np.ndarray,
     else:
         how = cv2.INTER_AREA if min(part.shape[:2]) >= 2 * size else cv2.INTER_LINEAR  # no pixel is passed over
         cv2.resize(part, (size, size), dst=out if channels > 1 else out[..., 0], interpolation=how)
+
+
+def mirror(image: np.ndarray) -> None:
+    """Swap left and right in place."""
+    if cv2 is None:
+        image[:] = image[:, ::-1].copy()
+    else:
+        cv2.flip(image, 1, dst=image)
 
 
 def read_image(path: pathlib.Path, channels: int) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Measurements of this machine that users make themselves; the project's own records are in ``benchmarks/``."""
