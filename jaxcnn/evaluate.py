@@ -1,5 +1,6 @@
 """Evaluation: every example of a split exactly once, whatever the batch size and the number of devices."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol, cast
 
@@ -11,23 +12,66 @@ from flax import linen
 from jaxcnn.metrics import classification_sums, means
 from jaxcnn.typing import Array, Batch, Sums, Variables
 
+Views = Callable[[Array], list[Array]]
 
-def make_eval_step(model: linen.Module, normalise: Callable[[Array], Array]) -> Callable[[Variables, Batch], Sums]:
+
+def make_views(kind: str, size: int) -> Views:
+    """``images -> [views of them, ...]``, whose probabilities are averaged.
+
+    "one" is the image itself; "flip" the image and its mirror image; "ten" the corners and the centre, ``size`` rows and
+    columns each, of a larger image, and their mirror images (Krizhevsky et al. 2012, section 4.1).
+    """
+
+    def views(image_BHWC: Array) -> list[Array]:
+        found = [image_BHWC]
+        if kind == "ten":
+            _, rows, columns, _ = image_BHWC.shape
+            bottom, right = rows - size, columns - size
+            places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+            found = [image_BHWC[:, top : top + size, left : left + size] for top, left in places]
+        return found + [view[:, :, ::-1] for view in found if kind != "one"]
+
+    return views
+
+
+def make_scores(
+    model: linen.Module, normalise: Callable[[Array], Array], views: Views
+) -> Callable[[Variables, Array], Array]:
+    """``(variables, uint8 images) -> scores [B, K]`` whose softmax is the mean of the probabilities of the views.
+
+    Of one view these are the logits; of several the logarithm of that mean.
+    """
+
+    def scores(variables: Variables, image_BHWC: Array) -> Array:
+        logits = [cast(Array, model.apply(variables, normalise(view), train=False)) for view in views(image_BHWC)]
+        if len(logits) == 1:
+            return logits[0]
+        log_p = jnp.stack([jax.nn.log_softmax(one.astype(jnp.float32)) for one in logits])
+        return jax.nn.logsumexp(log_p, axis=0) - math.log(len(logits))
+
+    return scores
+
+
+def make_eval_step(
+    model: linen.Module, normalise: Callable[[Array], Array], views: Views
+) -> Callable[[Variables, Batch], Sums]:
     """``(variables, batch) -> sums`` over the batch's unmasked examples, to be jitted by the caller."""
+    scores = make_scores(model, normalise, views)
 
     def eval_step(variables: Variables, batch: Batch) -> Sums:
-        logits_BK = cast(Array, model.apply(variables, normalise(batch["image"]), train=False))
-        return classification_sums(logits_BK, batch["label"], batch["mask"])
+        return classification_sums(scores(variables, batch["image"]), batch["label"], batch["mask"])
 
     return eval_step
 
 
-def make_predict_step(model: linen.Module, normalise: Callable[[Array], Array]) -> Callable[[Variables, Array], Array]:
+def make_predict_step(
+    model: linen.Module, normalise: Callable[[Array], Array], views: Views
+) -> Callable[[Variables, Array], Array]:
     """``(variables, uint8 images [B, H, W, C]) -> class probabilities [B, K]``, to be jitted by the caller."""
+    scores = make_scores(model, normalise, views)
 
     def predict_step(variables: Variables, image_BHWC: Array) -> Array:
-        logits_BK = cast(Array, model.apply(variables, normalise(image_BHWC), train=False))
-        return jax.nn.softmax(logits_BK.astype(jnp.float32))
+        return jax.nn.softmax(scores(variables, image_BHWC).astype(jnp.float32))
 
     return predict_step
 

@@ -68,6 +68,12 @@ class DataConfig:
         choices=("resize", "crop", "pad"),
         on_resume="refuse",
     )
+    eval_views: str = option(
+        "one",
+        "views of an image whose probabilities are averaged in evaluation: `one`, `flip` (and its mirror image), "
+        "`ten` (corners and centre of a square 8/7 as large, and their mirror images)",
+        choices=("one", "flip", "ten"),
+    )
     resident_gb: float = option(
         2.0,
         "a split of at most so many GB is kept on each device; a larger one is streamed",

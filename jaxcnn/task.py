@@ -20,7 +20,7 @@ from jaxcnn.data.resident import Resident
 from jaxcnn.data.splits import split_size
 from jaxcnn.data.stream import Stream
 from jaxcnn.errors import UsageError, nearest
-from jaxcnn.evaluate import make_eval_step, make_predict_step
+from jaxcnn.evaluate import Views, make_eval_step, make_predict_step, make_views
 from jaxcnn.optim import make_optimizer
 from jaxcnn.state import State, abstract_state, make_init
 from jaxcnn.typing import Array
@@ -91,11 +91,23 @@ class Task:
 
     def eval_step(self):
         """The jitted ``(variables, batch) -> sums``."""
-        return jax.jit(make_eval_step(self.model, self.normalise()))
+        return jax.jit(make_eval_step(self.model, self.normalise(), self.views()))
 
     def predict_step(self):
         """The jitted ``(variables, uint8 images) -> probabilities``."""
-        return jax.jit(make_predict_step(self.model, self.normalise()), out_shardings=meshes.everywhere(self.mesh))
+        predict = make_predict_step(self.model, self.normalise(), self.views())
+        return jax.jit(predict, out_shardings=meshes.everywhere(self.mesh))
+
+    def views(self) -> Views:
+        """The views of an image whose probabilities are averaged."""
+        return make_views(self.config.data.eval_views, self.image_shape[0])
+
+    def fit(self, *, train: bool = False) -> tuple[int | None, str]:
+        """(size of the images that are read, None as stored; how they get there, see ``image.fit``)."""
+        data, size = self.config.data, self.image_shape[0]
+        if data.eval_views == "ten" and not train:
+            return size * 8 // 7, "square"
+        return size if self.dataset.varying or data.image_size is not None else None, data.fit
 
     @property
     def crops_on_host(self) -> bool:
@@ -113,13 +125,13 @@ class Task:
         Both give the same batches. ``train``: for training, with random crops if the config asks for them.
         """
         data, rows = self.config.data, meshes.rows(self.mesh)
-        size = data.image_size if data.image_size is not None else self.image_shape[0] if self.dataset.varying else None
+        size, fit = self.fit(train=train)
         crops = self.config.augment if train and self.crops_on_host else None
         if self.is_resident(self.num_examples(split), train=train):
-            examples = source.load(self.dataset, split, data.data_dir, size, data.fit, data.max_bad_records)
+            examples = source.load(self.dataset, split, data.data_dir, size, fit, data.max_bad_records)
             return Resident(examples, meshes.everywhere(self.mesh), rows)
         records = source.open_split(self.dataset, split, data.data_dir)
-        reader = Reader(self.dataset, records, size, data.fit, data.max_bad_records)
+        reader = Reader(self.dataset, records, size, fit, data.max_bad_records)
         return Stream(reader, rows, crops, data.threads, data.ahead)
 
     def num_examples(self, split: str) -> int:

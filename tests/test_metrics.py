@@ -1,5 +1,7 @@
 """Losses, metrics and evaluation: exact sums, whatever the batch."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxcnn import evaluate, metrics
 from jaxcnn import mesh as meshes
-from jaxcnn.config import replace
+from jaxcnn.config import ModelConfig, replace
 from jaxcnn.losses import cross_entropy
 from jaxcnn.state import born_sharded
 from jaxcnn.task import build
@@ -79,3 +81,40 @@ def test_evaluation_notices_a_lost_example(tiny, monkeypatch):
     monkeypatch.setattr(test, "eval_batches", lambda size: batches[:2])
     with pytest.raises(AssertionError, match="80 of 100"):
         evaluate.evaluate(task.eval_step(), variables, test, 40)
+
+
+@pytest.mark.parametrize("kind", ["one", "flip", "ten"])
+def test_views_are_those_that_numpy_cuts_and_their_probabilities_are_averaged(tiny, kind):
+    task = build(replace(tiny, {"data.eval_views": kind}), 1)
+    variables = born_sharded(task.init, meshes.everywhere(task.mesh)).variables()
+    test = task.load("test[:40]")
+    images = np.asarray(test._images)
+    size = 36 if kind == "ten" else 32
+    assert images.shape == (40, size, size, 1)
+    places = {"one": [(0, 0)], "flip": [(0, 0)], "ten": [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]}[kind]
+    cut = [images[:, top : top + 32, left : left + 32] for top, left in places]
+    cut += [view[:, :, ::-1] for view in cut if kind != "one"]
+    assert len(cut) == {"one": 1, "flip": 2, "ten": 10}[kind]
+    chances = np.mean([jax.nn.softmax(task.model.apply(variables, task.normalise()(view))) for view in cut], axis=0)
+    found = evaluate.predictions(task.predict_step(), variables, test, 16, 10)
+    np.testing.assert_allclose(found.probabilities, chances, rtol=1e-3, atol=1e-6)
+    result = evaluate.evaluate(task.eval_step(), variables, test, 16)
+    labels = np.asarray(test._labels)
+    np.testing.assert_allclose(result["eval_loss"], -np.log(chances[np.arange(40), labels]).mean(), rtol=1e-4)
+    assert result["eval_accuracy"] == np.mean(chances.argmax(axis=1) == labels)
+
+
+def test_ten_views_come_from_the_central_square(shared_tfds, tiny):
+    values = {
+        "data.dataset": "imagenet2012",
+        "data.data_dir": shared_tfds,
+        "data.image_size": 224,
+        "data.eval_views": "ten",
+    }
+    task = build(dataclasses.replace(replace(tiny, values), model=ModelConfig("alexnet")), 1)
+    images = np.asarray(task.load("validation[:3]")._images)
+    assert images.shape == (3, 256, 256, 3)
+    centre = np.asarray(
+        build(replace(task.config, {"data.eval_views": "one", "data.fit": "crop"}), 1).load("validation[:3]")._images
+    )
+    np.testing.assert_array_equal(images[:, 16:240, 16:240], centre)

@@ -65,9 +65,10 @@ def _as_trained(pixels: np.ndarray, task: Task, invert: bool) -> np.ndarray:
     if not task.dataset.varying:
         pixels = image.resize(pixels, *task.dataset.image_shape[:2])
     pixels = 255 - pixels if invert else pixels
-    if pixels.shape == task.image_shape:
+    size, how = task.fit()
+    if size is None or (pixels.shape[:2] == (size, size) and not task.dataset.varying):
         return pixels
-    return image.fit(pixels, task.image_shape[0], task.config.data.fit)
+    return image.fit(pixels, size, how)
 
 
 def find_images(arguments: list[str]) -> list[pathlib.Path]:

@@ -147,7 +147,8 @@ def fit(image: np.ndarray, size: int, how: str) -> np.ndarray:
     """Bring a uint8 image ``[H, W, C]`` to ``size`` rows and columns.
 
     ``how`` is "resize" (bicubic, the shape is lost), "crop" (the shorter side to 8/7 of ``size``, bilinear, then the centre:
-    the usual evaluation of ImageNet, 256 and 224, equal to torchvision's), or "pad" (with 0 on all sides).
+    the usual evaluation of ImageNet, 256 and 224, equal to torchvision's), "square" (the shorter side to ``size``, then
+    the centre), or "pad" (with 0 on all sides).
     """
     rows, columns, _ = image.shape
     if how == "pad":
@@ -157,8 +158,8 @@ def fit(image: np.ndarray, size: int, how: str) -> np.ndarray:
                 f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use data.fit=resize"
             )
         return np.pad(image, ((top // 2, top - top // 2), (left // 2, left - left // 2), (0, 0)))
-    if how == "crop":
-        image = shorter_side(image, size * 8 // 7)
+    if how in ("crop", "square"):
+        image = shorter_side(image, size * 8 // 7 if how == "crop" else size)
         top, left = (round((side - size) / 2) for side in image.shape[:2])
         return image[top : top + size, left : left + size]
     return resize(image, size, size)
