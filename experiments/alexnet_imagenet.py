@@ -2,7 +2,8 @@
 
 ./launch.sh train alexnet_imagenet --data_dir=DIR
 
-Training images are random squares of 227 of an image whose shorter side is 256, flipped; evaluation averages ten views (section 4.1).
+Training images are random squares of 227 of an image whose shorter side is 256, flipped; evaluation averages ten
+views (section 4.1).
 
 Measured: not yet.
 """
@@ -12,7 +13,9 @@ from jaxcnn import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConf
 config = Config(
     epochs=90,
     model=ModelConfig("alexnet_2012"),
-    data=DataConfig("imagenet2012", eval_split="validation", batch_size=128, image_size=227, fit="crop", eval_views="ten"),
+    data=DataConfig(
+        "imagenet2012", eval_split="validation", batch_size=128, image_size=227, fit="crop", eval_views="ten"
+    ),
     augment=AugmentConfig(flip=True, crop="scale", shorter_side=(256.0, 256.0)),
     optimizer=OptimizerConfig("sgd", learning_rate=0.01, momentum=0.9, weight_decay=5e-4),
     schedule=ScheduleConfig("step", milestones=(0.25, 0.5, 0.75), factor=0.1),

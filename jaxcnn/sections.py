@@ -80,6 +80,13 @@ class DataConfig:
         at_least=0,
         on_resume="silent",
     )
+    cache: str = option(
+        "none",
+        "where photographs are kept after the first epoch, decoded and with a shorter side of 8/7 of image_size: `ram`, "
+        "`disk` (the user's cache) or nowhere; crops are then cut out of these",
+        choices=("none", "ram", "disk"),
+        on_resume="refuse",
+    )
     threads: int | None = option(
         None, "threads that read a streamed split; none: one a core", at_least=1, on_resume="silent"
     )

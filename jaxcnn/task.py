@@ -131,6 +131,9 @@ class Task:
             examples = source.load(self.dataset, split, data.data_dir, size, fit, data.max_bad_records)
             return Resident(examples, meshes.everywhere(self.mesh), rows)
         records = source.open_split(self.dataset, split, data.data_dir)
+        if data.cache != "none" and self.dataset.varying:
+            length, channels = self.image_shape[0] * 8 // 7, self.image_shape[2]
+            records = source.cached(self.dataset, records, data.cache, length, channels)
         reader = Reader(self.dataset, records, size, fit, data.max_bad_records)
         return Stream(reader, rows, crops, data.threads, data.ahead)
 

@@ -12,6 +12,7 @@ from scipy.stats import ks_2samp
 from jaxcnn import mesh as meshes
 from jaxcnn.config import AugmentConfig, replace
 from jaxcnn.data import catalog, crop, order, source
+from jaxcnn.data.cached import Cached, Disk, Memory
 from jaxcnn.data.image import Box
 from jaxcnn.data.reader import Reader
 from jaxcnn.data.records import Record
@@ -347,3 +348,61 @@ def test_left_out_examples_have_no_gradient(tiny):
         _, sums[name] = task.train_step(10)(state, given)
     for name in ("loss", "accuracy", "count", "objective", "grad_norm"):
         np.testing.assert_allclose(sums["all"][name], sums["good"][name], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("where", ["ram", "disk"])
+def test_a_cache_gives_the_same_batches_each_time_and_decodes_once(tmp_path, where):
+    def batches(records, store, count=6):
+        return taken(stream(Cached(records, store, 36, 3), RESIZED), count)
+
+    records = Photographs()
+    store = Memory() if where == "ram" else Disk(tmp_path)
+    first = batches(records, store)
+    assert max(records.reads.count(index) for index in range(37)) <= 2  # two threads may meet at one
+    before = len(records.reads)
+    assert_same(batches(records, Disk(tmp_path) if where == "disk" else store), first)
+    assert len(records.reads) == before
+    assert_same(batches(Photographs(), Memory()), first)
+    scaled = Cached(records, store, 36, 3).read(0).image
+    assert min(scaled.shape[:2]) <= 36
+
+
+def test_evaluation_is_the_same_with_a_cache():
+    plain, kept = stream(Photographs()), stream(Cached(Photographs(), Memory(), 36, 3))
+    for ours, theirs in zip(kept.eval_batches(16), plain.eval_batches(16), strict=True):
+        np.testing.assert_array_equal(ours["image"], theirs["image"])
+
+
+def test_a_damaged_cached_file_is_made_anew(tmp_path):
+    records = Photographs()
+    kept = Cached(records, Disk(tmp_path), 36, 3)
+    whole = [kept.read(index).image for index in range(37)]
+    for number, damage in enumerate((b"", b"junk", None)):
+        path = tmp_path / "0" / str(number)
+        data = bytearray(path.read_bytes())
+        data[100] ^= 1
+        path.write_bytes(data if damage is None else damage)
+    records.reads.clear()
+    for index in range(37):
+        np.testing.assert_array_equal(kept.read(index).image, whole[index])
+    assert sorted(records.reads) == [0, 1, 2]
+    np.testing.assert_array_equal(kept.read(2).image, whole[2])
+    assert len(records.reads) == 3
+
+
+def test_a_cache_that_cannot_hold_the_split_is_refused(monkeypatch):
+    monkeypatch.setattr(Memory, "free", lambda self: 10_000)
+    with pytest.raises(UsageError, match=r"37 images with a shorter side of 36 take about .* GB"):
+        Cached(Photographs(), Memory(), 36, 3)
+
+
+@pytest.mark.parametrize("where", ["ram", "disk"])
+def test_a_run_with_a_cache_can_be_stopped_and_resumed(tiny, tmp_path, where):
+    config = replace(tiny, {**own_images(tmp_path / "images"), "steps": 9, "data.cache": where})
+    whole = digest(config, tmp_path / "whole")
+    polls = iter([False] * 5 + [True] * 100)
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", num_devices=1, stop=lambda: next(polls))
+    assert digest(config, tmp_path / "run") == whole
+    with pytest.raises(UsageError, match=r"data\.cache"):
+        run(replace(config, {"data.cache": "none"}), tmp_path / "run", num_devices=1)

@@ -22,6 +22,7 @@ SHORT = {
     "data_dir": "data.data_dir",
     "batch_size": "data.batch_size",
     "image_size": "data.image_size",
+    "cache": "data.cache",
     "max_bad_records": "data.max_bad_records",
     "learning_rate": "optimizer.learning_rate",
     "freeze": "optimizer.freeze",

@@ -109,6 +109,12 @@ def decode_crop(data: bytes, choose: Callable[[int, int], Box], out: np.ndarray,
         except ValueError as error:
             raise DataError(f"{what}: not a readable image ({error})") from None
         box = Box(*(pixel // factor for pixel in box))
+    crop(pixels, box, out)
+
+
+def crop(pixels: np.ndarray, box: Box, out: np.ndarray) -> None:
+    """Cut a part out of uint8 ``[H, W, C]`` and resize it (bilinear) into ``out``, ``[size, size, C]``."""
+    size, channels = out.shape[0], out.shape[2]
     part = pixels[box.top : box.top + box.rows, box.left : box.left + box.columns]
     if cv2 is None:
         out[:] = resize(part, size, size, Image.Resampling.BILINEAR)

@@ -89,8 +89,11 @@ class Reader:
         stored, label, name = record
         if not 0 <= label < self._dataset.num_classes:
             raise DataError(f"{name}: label {label} is not in [0, {self._dataset.num_classes})")
-        if choose is not None and isinstance(stored, bytes):
-            image.decode_crop(stored, choose, out, name)
+        if choose is not None:
+            if isinstance(stored, bytes):
+                image.decode_crop(stored, choose, out, name)
+            else:
+                image.crop(stored, choose(*stored.shape[:2]), out)
             return label
         pixels = image.decode(stored, out.shape[2], name) if isinstance(stored, bytes) else stored
         if not self._dataset.varying and pixels.shape != self._dataset.image_shape:

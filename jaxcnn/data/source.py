@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 
 from jaxcnn.data import catalog, folder, npz, prepared
+from jaxcnn.data.cached import Cached, Disk, Memory
 from jaxcnn.data.catalog import Dataset
 from jaxcnn.data.reader import UNREADABLE, Examples, Reader
 from jaxcnn.data.records import ArrayRecords, Arrays, Joined, Records
@@ -69,6 +70,14 @@ def open_split(dataset: Dataset, split: str, data_dir: str | None = None) -> Rec
     return Joined([(whole[name], first, stop) for name, first, stop in parts])
 
 
+def cached(dataset: Dataset, records: Records, where: str, length: int, channels: int) -> Cached:
+    """The records with their images kept decoded and scaled: ``where`` is "ram" or "disk" (the user's cache)."""
+    if where == "ram":
+        return Cached(records, Memory(), length, channels)
+    folder = _cache_name(dataset.name, (dataset, records.stamp(), length, channels))
+    return Cached(records, Disk(cache_dir() / "scaled" / folder), length, channels)
+
+
 def load(
     dataset: Dataset,
     split: str,
@@ -103,16 +112,19 @@ def _load(dataset: Dataset, split: str, data_dir: str | None, size: int | None, 
     reader = Reader(dataset, records, size, fit, max_bad)
     if (stamp := records.stamp()) is None:
         return reader.read_all()
-    how = (dataset, stamp, reader.image_shape, fit)
-    name = (
-        f"{dataset.name}-{re.sub('[^a-z0-9]+', '_', split)}-{hashlib.sha256(repr(how).encode()).hexdigest()[:16]}.npy"
-    )
-    path = cache_dir() / "decoded" / name
+    name = _cache_name(f"{dataset.name}-{split}", (dataset, stamp, reader.image_shape, fit))
+    path = cache_dir() / "decoded" / f"{name}.npy"
     examples = _read_cache(path, len(reader), reader.image_shape)
     if examples is None or np.count_nonzero(examples.labels == UNREADABLE) > max_bad:
         examples = reader.read_all()
         _write_cache(path, examples)
     return examples
+
+
+def _cache_name(about: str, what: object) -> str:
+    """A name for people with a hash of all that the entry depends on."""
+    slug = re.sub("[^A-Za-z0-9-]+", "_", about)[-60:]
+    return f"{slug}-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}"
 
 
 def _read_cache(path: pathlib.Path, num_examples: int, image_shape: tuple[int, ...]) -> Examples | None:
