@@ -59,6 +59,25 @@ def startup_table() -> str:
     return "\n".join([*lines, "", _footnote(start)])
 
 
+def photographs_table() -> str:
+    """The input pipeline beside torchvision's."""
+    result = read("input")
+    found = result["photographs"]
+    stages = found["stages"]
+    lines = ["| photographs of ImageNet, 224 pixels | images/s |", "|---|---|"]
+    lines.append(f"| decode, random-resized crop, flip, into a batch; one thread | {stages['decode and crop']:,.0f} |")
+    lines.append(
+        f"| the same with torchvision {found['torchvision'].partition('+')[0]} and Pillow | {stages['torchvision']:,.0f} |"
+    )
+    for threads, rate in found["pipeline"].items():
+        lines.append(
+            f"| all from the files to the device, {threads} thread{'s' if threads != '1' else ''} | {rate:,.0f} |"
+        )
+    ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in found["ratios"].items())
+    note = f"Medians of turns; ratios within a turn: {ratios}. {result['hardware']}, measured {result['date']}."
+    return "\n".join([*lines, "", note])
+
+
 def measured(name: str) -> str:
     """The ``Measured:`` paragraph of an experiment."""
     result = read("time_to_accuracy")
@@ -78,7 +97,7 @@ def _footnote(result: dict) -> str:
     return f"{result['hardware']}, jax {result['versions']['jax']}, measured {result['date']}; the clock: {result['clock']}."
 
 
-BLOCKS = {"accuracy": accuracy_table, "speed": speed_table, "startup": startup_table}
+BLOCKS = {"accuracy": accuracy_table, "speed": speed_table, "startup": startup_table, "photographs": photographs_table}
 
 
 def filled(path: pathlib.Path) -> str:
