@@ -26,7 +26,7 @@ ROWS = [
     ("jaxcnn/data/order.py", "position = step * batch_size + ", "position = ", "test_laws.py::test_purity_stop_and_resume_equals_never_having_stopped"),
     ("jaxcnn/checkpoint.py", "return state, meta\n\n\ndef", "return state._replace(opt_state=jax.tree.map(lambda x: x * 0, state.opt_state)), meta\n\n\ndef", "test_laws.py::test_purity_stop_and_resume_equals_never_having_stopped"),
     ("jaxcnn/writers.py", 'if row["step"] <= step]', "]", "test_writers.py::test_rows_after_the_checkpoint_are_cut_off"),
-    ("jaxcnn/data/resident.py", "self._put(index_B.astype(np.int32)))\n\n    def eval", "self._put((index_B + len(self._rows.device_set)).astype(np.int32)))\n\n    def eval", "test_laws.py::test_purity_one_and_eight_devices_agree"),
+    ("jaxcnn/data/resident.py", "self._put(index_B.astype(np.int32)), self", "self._put((index_B + len(self._rows.device_set)).astype(np.int32)), self", "test_laws.py::test_purity_one_and_eight_devices_agree"),
     # counts
     ("jaxcnn/models/lenet.py", 'conv(16, "conv2")', 'conv(15, "conv2")', "test_models.py::test_counts"),
     ("jaxcnn/models/lenet.py", "[0, 0, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 1, 1, 0, 1]", "[0, 0, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 1]", "test_models.py::test_lenet5_1998_has_the_papers_layers"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxcnn.augment import ops
+from jaxcnn.augment import geometry as ops
 from jaxcnn.config import AugmentConfig
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (5, 12, 17, 3)).astype(np.float32)

@@ -26,6 +26,12 @@ def train_indices(seed: int, step: int, batch_size: int, num_examples: int, num_
     return indices.reshape(num_steps, batch_size)
 
 
+def train_epochs(step: int, batch_size: int, num_examples: int, num_steps: int = 1) -> np.ndarray:
+    """The epoch, from 0 on, that each of ``train_indices`` belongs to: ``[num_steps, batch_size]`` (int64)."""
+    position = step * batch_size + np.arange(num_steps * batch_size, dtype=np.int64)
+    return (position // num_examples).reshape(num_steps, batch_size)
+
+
 def eval_indices(num_examples: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Every example once and in order: pairs (indices ``[batch_size]``, mask ``[batch_size]``).
 
