@@ -3,9 +3,9 @@
 Operations, strengths and their meaning for uint8 images are torchvision's: pixels are moved to the nearest place, the
 outside is black, values are cut off to whole numbers.
 
-Which operation an image gets is known on the device only, and a branch per image would compute all fourteen. But they are
-of three kinds, each computed once for the batch: moves are one resampling, blends one mean with a picture, the rest one
-table of values. An image that is not concerned passes through with the map, factor or table that changes nothing.
+Which operation an image gets is known on the device only, and a branch per image would compute all fourteen. But they
+are of three kinds: moves are one resampling, blends one mean with another picture, the rest one table of values. Each kind
+is computed once for the batch, and each image takes the result of its own.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.augment import colour, geometry, tables
+from jaxcnn.augment import boxes, colour, geometry, tables
 from jaxcnn.config import AugmentConfig
 from jaxcnn.typing import Array, Key
 
@@ -24,6 +24,7 @@ TABLES = ("posterize", "solarize", "autocontrast", "equalize")
 OPERATIONS = ("identity", *MOVES, *BLENDS, *TABLES)
 _SIGNED = MOVES + BLENDS
 _BINS = 31
+_KIND = [0] + [1] * len(MOVES) + [2] * len(BLENDS) + [3] * len(TABLES)
 
 
 class Policy(NamedTuple):
@@ -79,9 +80,9 @@ def apply(images_BHWC: Array, choice: Policy) -> Array:
 
     def once(image: Array, operation_and_strength: tuple[Array, Array]) -> tuple[Array, None]:
         operation, strength = operation_and_strength
-        for kind in (_move, _blend, _replace):
-            image = kind(image, operation, strength)
-        return image, None
+        kind = jnp.array(_KIND)[operation][:, None, None, None]
+        changed = [change(image, operation, strength) for change in (_move, _blend, _replace)]
+        return jnp.select([kind == number for number in (1, 2, 3)], changed, image), None
 
     return jax.lax.scan(once, image, (choice.operation.T, choice.strength.T))[0]  # compiled once for all operations
 
@@ -113,16 +114,12 @@ def _blend(image: Array, operation_B: Array, strength_B: Array) -> Array:
     grey = jnp.floor(colour.luma(x))
     zeros = {
         "brightness": jnp.zeros_like(x),
-        "saturation": jnp.broadcast_to(grey, x.shape),
-        "contrast": jnp.broadcast_to(jnp.mean(grey, axis=(1, 2, 3), keepdims=True), x.shape),
+        "saturation": grey,
+        "contrast": jnp.mean(grey, axis=(1, 2, 3), keepdims=True),
         "sharpness": _blurred(x),
     }
-    zero, concerned = x, jnp.zeros_like(operation_B, bool)
-    for name in BLENDS:
-        this = operation_B == OPERATIONS.index(name)
-        zero, concerned = jnp.where(this[:, None, None, None], zeros[name], zero), concerned | this
-    blended = colour.blend(zero, x, 1 + strength_B).astype(jnp.uint8)
-    return jnp.where(concerned[:, None, None, None], blended, image)
+    zero = _select(operation_B, {name: jnp.broadcast_to(zeros[name], x.shape) for name in BLENDS})
+    return colour.blend(zero, x, 1 + strength_B).astype(jnp.uint8)
 
 
 def _blurred(x: Array) -> Array:
@@ -130,8 +127,10 @@ def _blurred(x: Array) -> Array:
     _, height, width, _ = x.shape
     if min(height, width) < 3:
         return x
-    total = sum((x[:, i : height - 2 + i, j : width - 2 + j] for i in range(3) for j in range(3)), 4 * x[:, 1:-1, 1:-1])
-    return x.at[:, 1:-1, 1:-1].set(jnp.round(total / 13))
+    window = ((1, 3, 3, 1), (1, 1, 1, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    total = jax.lax.reduce_window(x, 0.0, jax.lax.add, *window) + 4 * x
+    inner = boxes.mask(jnp.array([[1, 1, height - 1, width - 1]]), (height, width))
+    return jnp.where(inner, jnp.round(total / 13), x)
 
 
 def _replace(image: Array, operation_B: Array, strength_B: Array) -> Array:
@@ -143,8 +142,12 @@ def _replace(image: Array, operation_B: Array, strength_B: Array) -> Array:
         "autocontrast": tables.autocontrast(counts),
         "equalize": tables.equalize(counts),
     }
-    table = jnp.broadcast_to(jnp.arange(256, dtype=jnp.uint8).reshape(1, 1, 256), counts.shape)
-    for name in TABLES:
-        this = operation_B == OPERATIONS.index(name)
-        table = jnp.where(this[:, None, None], found[name], table)
+    table = _select(operation_B, {name: jnp.broadcast_to(found[name], counts.shape) for name in TABLES})
     return tables.look_up(image, table)
+
+
+def _select(operation_B: Array, results: dict[str, Array]) -> Array:
+    """The result of each image's own operation, 0 where it is another; results are ``[B, ...]`` of one shape."""
+    ndim = next(iter(results.values())).ndim
+    operation = operation_B.reshape(-1, *[1] * (ndim - 1))
+    return jnp.select([operation == OPERATIONS.index(name) for name in results], list(results.values()))
