@@ -61,3 +61,26 @@ def tiny() -> Config:
         checkpoint=CheckpointConfig(every=4),
         log=LogConfig(every=3, eval_every=6, plots=False),
     )
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="torch is not installed")
+
+
+@pytest.fixture(scope="module")
+def torchvision(torch):
+    """torchvision has no CPU build; it imports when two of its operators are declared."""
+    from torch import library as operators
+
+    library = operators.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield pytest.importorskip("torchvision", reason="torchvision is not installed")
+    library._destroy()
+
+
+@pytest.fixture(scope="module")
+def v2(torchvision):
+    """torchvision's transforms."""
+    return pytest.importorskip("torchvision.transforms.v2", reason="torchvision is not installed")

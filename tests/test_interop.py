@@ -12,23 +12,6 @@ from jaxcnn.tree import named_leaves
 CLASSES = 7
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch", reason="torch is not installed")
-
-
-@pytest.fixture(scope="module")
-def torchvision(torch):
-    """torchvision has no CPU build; it imports when two of its operators are declared."""
-    from torch import library as operators
-
-    library = operators.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    yield pytest.importorskip("torchvision", reason="torchvision is not installed")
-    library._destroy()
-
-
 def randomise(torch, model):
     """Random weights, and BatchNorm statistics that matter."""
     generator = torch.Generator().manual_seed(0)

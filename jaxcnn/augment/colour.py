@@ -58,7 +58,7 @@ def sample(key: Key, shape: tuple[int, ...], config: AugmentConfig) -> Colour:
         return uniform(name, max(0.0, 1 - bound), 1 + bound) if bound else None
 
     hue = uniform("hue", -config.hue, config.hue) if config.hue else None
-    grey = jax.random.bernoulli(rng.stream(key, "grey"), config.grey, (num_images,)) if config.grey else None
+    grey = jax.random.bernoulli(rng.stream(key, "grey"), float(config.grey), (num_images,)) if config.grey else None
     lighting = None
     if config.lighting:
         alpha = config.lighting * jax.random.normal(rng.stream(key, "lighting"), (num_images, 3, 1), jnp.float32)
@@ -105,10 +105,12 @@ def turn_hue(x_BHWC: Array, turn_B: Array) -> Array:
     spread = value - least
     red, green, blue = x_BHWC[..., 0], x_BHWC[..., 1], x_BHWC[..., 2]
     divisor = jnp.where(spread == 0, 1.0, spread)
-    sixth = jnp.where(  # hue, in sixths of the circle
-        value == red,
-        (green - blue) / divisor,
-        jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    sixth = (
+        jnp.where(  # hue, in sixths of the circle; equality with `value`, computed anew, might be missed by a rounding
+            (red >= green) & (red >= blue),
+            (green - blue) / divisor,
+            jnp.where(green >= blue, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+        )
     )
     sixth = sixth + 6 * turn_B[:, None, None]
 

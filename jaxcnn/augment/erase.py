@@ -42,7 +42,7 @@ def sample(key: Key, shape: tuple[int, ...], config: AugmentConfig) -> Erase:
     if config.erase:
         largest = (size[0] - 1, size[1] - 1)
         box, found = boxes.sample(box_key, num_images, size, config.erase_area, _RATIO, largest)
-        erased = found & jax.random.bernoulli(chance_key, config.erase, (num_images,))
+        erased = found & jax.random.bernoulli(chance_key, float(config.erase), (num_images,))
         rectangle = jnp.where(erased[:, None], box, 0)
         if config.erase_value == "noise":
             noise = jax.random.bits(noise_key, shape, jnp.uint8)

@@ -119,7 +119,7 @@ def _blend(image: Array, operation_B: Array, strength_B: Array) -> Array:
         "sharpness": _blurred(x),
     }
     zero = _select(operation_B, {name: jnp.broadcast_to(zeros[name], x.shape) for name in BLENDS})
-    return colour.blend(zero, x, 1 + strength_B).astype(jnp.uint8)
+    return tables.whole(colour.blend(zero, x, 1 + strength_B))
 
 
 def _blurred(x: Array) -> Array:

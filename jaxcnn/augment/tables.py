@@ -31,7 +31,7 @@ def autocontrast(counts_BC: Array) -> Array:
     most = 255 - jnp.argmax(present[..., ::-1], axis=-1, keepdims=True)
     value, low, high = (x.astype(jnp.float32) for x in (_values(), least, most))
     stretched = (value - low) / (jnp.maximum(high - low, 1.0) / 255)
-    return jnp.where(most == least, value, jnp.clip(stretched, 0, 255)).astype(jnp.uint8)
+    return whole(jnp.where(most == least, value, jnp.clip(stretched, 0, 255)))
 
 
 def equalize(counts_BC: Array) -> Array:
@@ -41,6 +41,11 @@ def equalize(counts_BC: Array) -> Array:
     step = (below[..., -1:] - jnp.take_along_axis(counts_BC, highest, axis=-1)) // 255
     spread = (below - counts_BC + step // 2) // jnp.maximum(step, 1)
     return jnp.where(step == 0, _values(), jnp.clip(spread, 0, 255)).astype(jnp.uint8)
+
+
+def whole(values: Array) -> Array:
+    """Values in [0, 255] cut off to uint8; one that rounding has put just below a whole number is that number."""
+    return (values + 1e-3).astype(jnp.uint8)
 
 
 def counts(images_BHWC: Array) -> Array:
