@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.typing import Array
+from jaxcnn.typing import Array, Batch
 
 
 def cross_entropy(logits_BK: Array, label_B: Array, label_smoothing: float = 0.0) -> Array:
@@ -13,3 +13,15 @@ def cross_entropy(logits_BK: Array, label_B: Array, label_smoothing: float = 0.0
     if label_smoothing == 0:
         return -hit_B
     return -(1 - label_smoothing) * hit_B - label_smoothing * jnp.mean(log_p_BK, axis=-1)
+
+
+def mixed_cross_entropy(logits_BK: Array, batch: Batch, label_smoothing: float = 0.0) -> Array:
+    """``w cross_entropy(label) + (1 - w) cross_entropy(label_b)`` with ``w = batch["weight"]``; without one, of ``label``.
+
+    Equal to the cross-entropy against mixed one-hot labels (Zhang et al. 2018, section 2), which are never formed.
+    """
+    first_B = cross_entropy(logits_BK, batch["label"], label_smoothing)
+    if "weight" not in batch:
+        return first_B
+    second_B = cross_entropy(logits_BK, batch["label_b"], label_smoothing)
+    return batch["weight"] * first_B + (1 - batch["weight"]) * second_B

@@ -6,10 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxcnn import complexity, tree
-from jaxcnn import mesh as meshes
 from jaxcnn.data.splits import split_size
 from jaxcnn.errors import DataError, UsageError
 from jaxcnn.task import Task, total_steps
@@ -133,13 +131,8 @@ def count_examples(task: Task, split: str) -> int:
 
 
 def _compiled(task: Task, batch_size: int) -> jax.stages.Compiled:
-    rows = meshes.rows(task.mesh)
-    batch = {
-        "image": jax.ShapeDtypeStruct((batch_size, *task.image_shape), jnp.uint8, sharding=rows),
-        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=rows),
-    }
     step: Any = task.train_step(1000)  # as the run jits it, so that the old state gives its memory to the new one
-    return step.lower(task.abstract, batch).compile()
+    return step.lower(task.abstract, task.abstract_batch(batch_size)).compile()
 
 
 def _memory(task: Task, compiled: jax.stages.Compiled, batch_size: int) -> Memory:

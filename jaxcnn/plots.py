@@ -81,6 +81,32 @@ def worst_mistakes(path: pathlib.Path, found: Predictions, class_names: Sequence
     _save(figure, path)
 
 
+def contact_sheet(
+    path: pathlib.Path, before: np.ndarray, after: np.ndarray, captions: Sequence[str], title: str
+) -> None:
+    """Images ``[B, H, W, C]`` in [0, 255] side by side, before and after a change, with a caption each."""
+    count, height, width, _ = after.shape
+    columns = min(4, count)
+    lines = -(-count // columns)
+    gap = max(1, width // 16)
+    figure, grid = plt.subplots(
+        lines,
+        columns,
+        figsize=(2.9 * columns, (1.45 * height / width + 0.3) * lines + 0.5),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, one, other, caption in zip(grid.flat, before, after, captions, strict=False):
+        white = np.full((height, gap, one.shape[-1]), 255.0)
+        pair = np.clip(np.round(np.concatenate([one, white, other], axis=1)), 0, 255).astype(np.uint8)
+        axes.imshow(_picture(pair), cmap="gray", vmin=0, vmax=255)
+        axes.set_title(caption, fontsize=9)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
 def first_layer_filters(path: pathlib.Path, kernel: np.ndarray, name: str) -> None:
     """The first layer's kernels ``[kh, kw, C, F]`` side by side: grey for 1 channel, colour for 3."""
     count = min(kernel.shape[-1], 64)

@@ -19,5 +19,9 @@ def key(seed: int | Array, name: str, step: int | Array = 0) -> Key:
       name: what the key is for, e.g. ``"dropout"``. Different names give independent streams.
       step: the number of completed updates; may be traced.
     """
-    stream = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-    return jax.random.fold_in(stream, step)
+    return jax.random.fold_in(stream(jax.random.key(seed), name), step)
+
+
+def stream(key: Key, name: str) -> Key:
+    """The key of one of several choices that are made from ``key``."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))

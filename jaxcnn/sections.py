@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxcnn.errors import UsageError
-from jaxcnn.fields import Rule, option
+from jaxcnn.fields import Rule, is_kind, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,39 +98,68 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes to training images. Zero means off."""
+    """Random changes to training images, in this order. Zero, false and `none` mean off; docs/augmentation.md shows each."""
 
     crop: str = option(
         "none",
-        "part of an image to show: `resized` (random area and shape), `scale` (a square at a random scale), `none`",
+        "`resized`: a box of random area and shape, scaled to the image size; `scale`: shorter side resized to a random "
+        "length, then a random crop at image size",
         choices=("none", "resized", "scale"),
     )
     crop_area: tuple[float, ...] = option(
-        (0.08, 1.0), "crop=resized: smallest and largest share of the image's area", above=0, at_most=1
+        (0.08, 1.0), "resized: smallest and largest share of the image's area", above=0, at_most=1
     )
-    crop_ratio: tuple[float, ...] = option(
-        (0.75, 4 / 3), "crop=resized: smallest and largest width over height", above=0
-    )
+    crop_ratio: tuple[float, ...] = option((0.75, 4 / 3), "resized: smallest and largest width / height", above=0)
     shorter_side: tuple[float, ...] = option(
-        (256.0, 256.0),
-        "crop=scale: range of lengths, in pixels, to which the image's shorter side is brought",
-        at_least=1,
+        (256.0, 256.0), "scale: smallest and largest length of the shorter side, in pixels", at_least=1
     )
-
     shift: float = option(0.0, "largest shift along each axis, in pixels", at_least=0)
     rotate: float = option(0.0, "largest rotation either way, in degrees", at_least=0, at_most=180)
     zoom: float = option(0.0, "largest relative change of size, e.g. 0.1 for 0.9 to 1.1 times", at_least=0, below=1)
     shear: float = option(0.0, "largest horizontal shear, in columns per row", at_least=0)
     flip: bool = option(False, "mirror left and right with probability 1/2")
+    alternating_flip: bool = option(
+        False, "mirror each example in every second epoch, the first at random; instead of flip"
+    )
     pad_crop: int = option(
-        0, "pad with so many zeros on each side and crop at a random place, in whole pixels", at_least=0
+        0, "pad with so many pixels on each side and crop at a random place, in whole pixels", at_least=0
+    )
+    pad_mode: str = option(
+        "zero", "what lies outside the image: black, or its mirror image", choices=("zero", "reflect")
+    )
+    randaugment: int = option(0, "RandAugment: operations in a row, e.g. 2", at_least=0, at_most=14)
+    magnitude: int = option(9, "RandAugment: strength of its operations", at_least=0, at_most=30)
+    trivial: bool = option(False, "TrivialAugment Wide: one operation of random strength")
+    brightness: float = option(0.0, "factor on the values, drawn from 1 - b to 1 + b, e.g. 0.4", at_least=0)
+    contrast: float = option(0.0, "factor on the distance to the mean grey, from 1 - c to 1 + c", at_least=0)
+    saturation: float = option(0.0, "factor on the distance to each pixel's grey, from 1 - s to 1 + s", at_least=0)
+    hue: float = option(0.0, "largest turn of the colour circle either way; 0.5 is half of it", at_least=0, at_most=0.5)
+    grey: float = option(0.0, "probability of an image without colour", at_least=0, at_most=1)
+    lighting: float = option(
+        0.0, "standard deviation of AlexNet's noise along the principal components of colour, e.g. 0.1", at_least=0
+    )
+    cutout: int = option(0, "side of a black square at a random place, in pixels", at_least=0)
+    erase: float = option(0.0, "probability of a random rectangle, erased", at_least=0, at_most=1)
+    erase_area: tuple[float, ...] = option(
+        (0.02, 0.33), "smallest and largest share of the image that is erased", above=0, at_most=1
+    )
+    erase_value: str = option("zero", "what the rectangle becomes: black, or noise", choices=("zero", "noise"))
+    mixup: float = option(0.0, "alpha of mixup: two images blended by a share from Beta(alpha, alpha)", at_least=0)
+    cutmix: float = option(
+        0.0,
+        "alpha of CutMix: a box of another image, its share from Beta(alpha, alpha); with mixup: half each",
+        at_least=0,
     )
 
     def __post_init__(self) -> None:
-        for name in ("crop_area", "crop_ratio", "shorter_side"):
+        for name in ("crop_area", "crop_ratio", "shorter_side", "erase_area"):
             pair = getattr(self, name)
-            if not isinstance(pair, tuple) or len(pair) != 2 or pair[0] > pair[1]:
+            if not is_kind(pair, tuple[float, ...]) or len(pair) != 2 or not pair[0] <= pair[1]:
                 raise UsageError(f"augment.{name}={pair!r} must be two numbers, the smaller first")
+        if self.trivial and self.randaugment:
+            raise UsageError(
+                f"augment.randaugment={self.randaugment} and augment.trivial={self.trivial}: give one of the two"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,10 @@ import optax
 from flax import linen
 
 from jaxcnn import rng
-from jaxcnn.augment import ops
+from jaxcnn.augment import mix, pipeline
 from jaxcnn.config import AugmentConfig
 from jaxcnn.errors import UsageError
-from jaxcnn.losses import cross_entropy
+from jaxcnn.losses import mixed_cross_entropy
 from jaxcnn.metrics import classification_sums
 from jaxcnn.nn import BatchNorm
 from jaxcnn.state import State
@@ -46,31 +46,31 @@ def make_train_step(
     aux_weight: float = 0.3,
     freeze: tuple[str, ...] = (),
     ema_decay: float | None = None,
+    cropped: bool = False,
     leave_out_bad: bool = False,
 ) -> TrainStep:
     """The update of step ``state.step``, to be jitted by the caller.
 
     Randomness comes from (seed, stream, step). ``sums`` holds the sums of ``classification_sums`` over the batch as the
-    network saw it, and the scalars ``objective``, ``grad_norm``, ``learning_rate`` and ``finite``: no NaN or infinity
-    in loss, gradient, new parameters or batch statistics.
+    network saw it, of mixed images against the label with the larger share, and the scalars ``objective``, ``grad_norm``,
+    ``learning_rate`` and ``finite``: no NaN or infinity in loss, gradient, new parameters or batch statistics.
 
     A network may return auxiliary logits as well, ``(logits, logits, ...)``; their losses count ``aux_weight`` each.
     Layers that a pattern of ``freeze`` fits (``tree.matches``) stay bit for bit as they are, running moments included.
+    With ``cropped`` the images are what ``augment.crop`` has cut out already.
     With ``leave_out_bad`` examples of label < 0, which could not be read, count nowhere but in the moments of BatchNorm.
     """
+    augmented = pipeline.make_augment(augment, seed, cropped)
 
     def frozen(leaves: PyTree) -> PyTree:
         """True for the leaves that stay as they are."""
         return jax.tree_util.tree_map_with_path(lambda path, _: matches(leaf_name(path), freeze), leaves)
 
     def train_step(state: State, batch: Batch) -> tuple[State, Sums]:
-        image_BHWC = batch["image"]
-        if not ops.is_identity(augment):
-            choice = ops.sample(rng.key(seed, "augment", state.step), image_BHWC.shape[0], augment)
-            image_BHWC = ops.apply(image_BHWC.astype(jnp.float32), choice)
-        x_BHWC = normalise(image_BHWC)
+        batch = augmented(batch, state.step)
+        x_BHWC = normalise(batch["image"])
 
-        real_B = batch["label"] >= 0 if leave_out_bad else None
+        real_B = mix.is_labelled(batch) if leave_out_bad else None
 
         def mean(loss_B: Array) -> Array:
             if real_B is None:
@@ -92,7 +92,7 @@ def make_train_step(
                     f"the network gives logits of shape {logits_BK.shape}, must be [batch, {num_classes} classes]"
                 )
             loss, *more = (
-                mean(cross_entropy(logits, batch["label"], label_smoothing)) for logits in (logits_BK, *auxiliary)
+                mean(mixed_cross_entropy(logits, batch, label_smoothing)) for logits in (logits_BK, *auxiliary)
             )
             return loss + aux_weight * sum(more, jnp.float32(0)), (logits_BK, updated.get("batch_stats", {}))
 
@@ -111,7 +111,7 @@ def make_train_step(
             ema = optax.incremental_update(new, state.ema, 1 - ema_decay)
         grad_norm = optax.tree.norm(grads)
         sums = {
-            **classification_sums(logits_BK, batch["label"], real_B),
+            **classification_sums(logits_BK, mix.main_label(batch), real_B),
             "objective": loss,
             "grad_norm": grad_norm,
             "learning_rate": learning_rate,

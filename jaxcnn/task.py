@@ -61,13 +61,19 @@ class Task:
 
     def check(self, train_step: step.TrainStep) -> None:
         """Trace the update without running it. UsageError when the network fails in it or gives other logits than one a class."""
-        size = self.config.data.batch_size
-        batch = {
-            "image": jax.ShapeDtypeStruct((size, *self.image_shape), jnp.uint8),
-            "label": jax.ShapeDtypeStruct((size,), jnp.int32),
-        }
         with _as_usage_error(self.config):
-            jax.eval_shape(train_step, self.abstract, batch)
+            jax.eval_shape(train_step, self.abstract, self.abstract_batch(self.config.data.batch_size))
+
+    def abstract_batch(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, dtypes and shardings of a training batch."""
+        rows = meshes.rows(self.mesh)
+        return {
+            "image": jax.ShapeDtypeStruct((batch_size, *self.image_shape), jnp.uint8, sharding=rows),
+            **{
+                name: jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=rows)
+                for name in ("label", "example", "epoch")
+            },
+        }
 
     def train_step(self, total_steps: int) -> step.TrainStep:
         """The jitted update; it takes the memory of the state that it is given."""
@@ -84,6 +90,7 @@ class Task:
             aux_weight=config.loss.aux_weight,
             freeze=config.optimizer.freeze,
             ema_decay=config.optimizer.ema_decay,
+            cropped=self.crops_on_host,
             leave_out_bad=config.data.max_bad_records > 0,
         )
         everywhere = meshes.everywhere(self.mesh)

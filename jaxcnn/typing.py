@@ -14,7 +14,9 @@ Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array
 PyTree: TypeAlias = Any
 Variables: TypeAlias = Mapping[str, PyTree]  # {"params": ..., "batch_stats": ...}, as flax.linen has it
-Batch: TypeAlias = Mapping[str, Array]  # image [B, H, W, C] uint8, label [B] int32, and in evaluation mask [B] bool
+# image [B, H, W, C] uint8, label [B] int32; in training example and epoch [B] int32; in evaluation mask [B] bool;
+# of mixed images label_b [B] int32 and weight [B] float32, the share of label
+Batch: TypeAlias = Mapping[str, Array]
 Sums: TypeAlias = Mapping[str, Any]  # totals over examples, never means: they add up over batches and devices
 Schedule: TypeAlias = Callable[[Array], Array]  # step -> learning rate
 Initializer: TypeAlias = Callable[..., Array]  # (key, shape, dtype) -> array

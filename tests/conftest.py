@@ -79,3 +79,9 @@ def torchvision(torch):
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     yield pytest.importorskip("torchvision", reason="torchvision is not installed")
     library._destroy()
+
+
+@pytest.fixture(scope="session")
+def v2(torchvision):
+    """torchvision's transforms."""
+    return pytest.importorskip("torchvision.transforms.v2", reason="torchvision is not installed")

@@ -217,6 +217,30 @@ def test_models_and_summary(jaxcnn_):
     assert "416,520" in out
 
 
+def test_preview_draws_what_the_network_sees(jaxcnn_, tmp_path):
+    code, out, err = jaxcnn_("preview", "lenet_digits", *FAST[:-2], "--augment.mixup=1", "--step=3", "--out=sheet.png")
+    assert code == 0, err
+    assert "sheet.png" in out
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert min(sheet.size) > 300
+        assert len(np.unique(np.asarray(sheet.convert("L")))) > 100
+    assert jaxcnn_("preview", "lenet_digits", *FAST[:-2], "--step=-1")[0] == 2
+    assert jaxcnn_("preview", "lenet_digits", *FAST[:-2], "--out=sheet.gif")[0] == 2
+
+
+def test_preview_tells_mixed_labels_in_words():
+    from jaxcnn.cli.preview import labels
+
+    batch = {
+        "label": np.array([0, 1, 0, 1]),
+        "label_b": np.array([1, 0, 0, 0]),
+        "weight": np.array([0.7, 0.03, 0.5, 1.0]),
+    }
+    assert labels(batch, ("cat", "dog")) == ["0.7 cat + 0.3 dog", "0.03 dog + 0.97 cat", "cat", "dog"]
+    assert labels(batch, ("0", "1"))[0] == "0.7 “0” + 0.3 “1”"
+    assert labels({"label": np.array([1])}, ("cat", "dog")) == ["dog"]
+
+
 def test_tensorboard_events_without_tensorflow(jaxcnn_, tmp_path):
     pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
     code, _, err = jaxcnn_("train", "lenet_digits", *FAST, "--steps=3", "--log.tensorboard", "--workdir=run")

@@ -264,7 +264,7 @@ def test_the_digest_does_not_depend_on_the_containers(tiny, tmp_path):
 
 
 def test_whole_pixel_crops_move_images_by_whole_pixels():
-    from jaxcnn.augment import ops
+    from jaxcnn.augment import geometry as ops
 
     images = jnp.asarray(np.random.default_rng(0).uniform(0, 255, (64, 9, 9, 3)), jnp.float32)
     choice = ops.sample(jax.random.key(0), 64, AugmentConfig(pad_crop=2))

@@ -18,8 +18,7 @@ import jax
 import numpy as np
 
 from jaxcnn import mesh as meshes
-from jaxcnn import rng
-from jaxcnn.augment import ops
+from jaxcnn.augment import pipeline
 from jaxcnn.config import AugmentConfig
 from jaxcnn.data import crop, image, order, source
 from jaxcnn.data.reader import Reader
@@ -126,13 +125,12 @@ def _on_device(task: Task) -> dict[str, Callable[[], int]]:
     rows = meshes.rows(task.mesh)
     batch = np.random.default_rng(0).integers(0, 255, (size, *task.image_shape), np.uint8)
     placed = jax.device_put(batch, rows)
-    normalise, config = task.normalise(), task.config.augment
+    normalise, label = task.normalise(), jax.device_put(np.zeros(size, np.int32), rows)
+    change = pipeline.make_augment(task.config.augment, 0, task.crops_on_host)
 
     @jax.jit
     def augment(images: jax.Array, step: int) -> jax.Array:
-        if not ops.is_identity(config):
-            images = ops.apply(images.astype(np.float32), ops.sample(rng.key(0, "augment", step), size, config))
-        return normalise(images)
+        return normalise(change({"image": images, "label": label, "example": label, "epoch": label}, step)["image"])
 
     def transferred() -> int:
         jax.block_until_ready(jax.device_put(batch.copy(), rows))

@@ -17,6 +17,7 @@ VERBS = {
     "models": "list the networks:              models [PATTERN]",
     "summary": "describe a network by layer:    summary MODEL",
     "plan": "cost of a run, not run:         plan EXPERIMENT [--memory=GB] [--tflops=X]",
+    "preview": "picture of augmented images:    preview EXPERIMENT [--out=preview.png] [--step=0]",
     "bench": "speed of this machine:          bench input EXPERIMENT",
     "import": "weights of torchvision or timm: import MODEL FILE --workdir=RUN",
     "help": "show this",

@@ -31,11 +31,16 @@ class Resident:
         self._gather = jax.jit(_gather, out_shardings=rows)
 
     def train_batches(self, seed: int, batch_size: int, start: int) -> Iterator[Batch]:
-        """Batches of update ``start``, ``start + 1``, ... without end; batch k depends on (seed, k) alone."""
+        """Batches of update ``start``, ``start + 1``, ... without end; batch k depends on (seed, k) alone.
+
+        Beside ``image`` and ``label``: ``example``, the row's index in the split, and ``epoch``, from 0 on; int32 ``[B]``.
+        """
         for step in range(start, 2**62, _STEPS_AHEAD):
             block = order.train_indices(seed, step, batch_size, self.num_examples, num_steps=_STEPS_AHEAD)
-            for index_B in block:
-                yield self._gather(self._images, self._labels, self._put(index_B.astype(np.int32)))
+            epochs = order.train_epochs(step, batch_size, self.num_examples, num_steps=_STEPS_AHEAD)
+            for index_B, epoch_B in zip(block, epochs):
+                example, epoch = self._put(index_B.astype(np.int32)), self._put(epoch_B.astype(np.int32))
+                yield {**self._gather(self._images, self._labels, example), "example": example, "epoch": epoch}
 
     def eval_batches(self, batch_size: int) -> Iterator[Batch]:
         """Every example once, in order; ``mask`` is false on the rows that fill up the last batch."""
