@@ -2,6 +2,7 @@
 
 import gzip
 import http.server
+import importlib.util
 import io
 import json
 import pathlib
@@ -461,6 +462,7 @@ def test_ctrl_c_ends_at_once_and_two_at_a_time_do_not_collide(server, no_proxy, 
     assert same_images(tmp_path)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed")
 def test_a_builder_that_computes_with_tensorflow_names_it(tmp_path):
     class Computes(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")

@@ -51,23 +51,30 @@ def prepare(name: str, data_dir: str | None = None, manual_dir: str | None = Non
     """
     if (row := CATALOG.get(name)) and row.origin == "ours":
         say(f"{name} is made by jaxcnn itself at first use, in the user's cache; nothing is downloaded")
-        return _described(prepared.builder(row, None), new=False)
-    directory = pathlib.Path(data_dir) if data_dir else cache_dir() / "tfds"
+        new = not (cache_dir() / "tfds" / name).is_dir()
+        return _described(prepared.builder(row, None), new)
     for flag, path in (("data_dir", data_dir), ("manual_dir", manual_dir)):
         if path and pathlib.Path(path).exists() and not pathlib.Path(path).is_dir():
             raise UsageError(f"--{flag}={path} is a file; it must be a directory")
-    name = _official_name(name)
-    if done := _if_prepared(name, directory, new=False):
-        return done
+    directory = (pathlib.Path(data_dir) if data_dir else cache_dir() / "tfds").absolute()
     downloads = directory / "downloads"
-    manual = pathlib.Path(manual_dir) if manual_dir else downloads / "manual"
-    downloads.mkdir(parents=True, exist_ok=True)
-    with _alone(downloads / f"{name.split('/')[0]}.lock", name):
-        if done := _if_prepared(name, directory, new=False):  # by the one that we waited for
-            return done
-        _run(_builder(name, directory, file_format="array_record"), downloads, manual, offline)
-        if done := _if_prepared(name, directory, new=True):
-            return done
+    manual = pathlib.Path(manual_dir).absolute() if manual_dir else downloads / "manual"
+    name = _official_name(name)
+    try:
+        with _without_tensorflow(), contextlib.redirect_stdout(io.StringIO()):  # TFDS prints what is said better here
+            if done := _if_prepared(name, directory, new=False):
+                return done
+            downloads.mkdir(parents=True, exist_ok=True)
+            with _alone(downloads / f"{name.split('/')[0]}.lock", name):
+                if done := _if_prepared(name, directory, new=False):  # by the one that we waited for
+                    return done
+                _run(_builder(name, directory, file_format="array_record"), downloads, manual, offline)
+                if done := _if_prepared(name, directory, new=True):
+                    return done
+    except JaxcnnError:
+        raise
+    except Exception as error:  # TFDS raises many kinds, and wraps some
+        raise _translated(error, name) from error
     raise DataError(f"the builder of {name} wrote no examples to {directory}")
 
 
@@ -85,22 +92,20 @@ def _run(builder: Any, downloads: pathlib.Path, manual: pathlib.Path, offline: b
     builder._make_download_manager = lambda **_: manager  # TFDS takes options for its own manager, but not another one
     tfds.display_progress_bar(console().is_terminal)  # a log would get thousands of lines
     say(f"preparing {builder.info.full_name} in {version}")
-    tensorflow = importlib.util.find_spec("tensorflow")  # where it is installed, everything is TFDS's own way
-    try:
-        with contextlib.nullcontext() if tensorflow else standin.lent(), contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-    except Exception as error:  # TFDS raises many kinds, and wraps some
-        raise _translated(error, builder.info.full_name) from error
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     files.remove_leftovers(downloads, builder.name)
 
 
-def _translated(error: BaseException, name: str) -> JaxcnnError:
+def _without_tensorflow() -> contextlib.AbstractContextManager[None]:
+    """Where TensorFlow is installed, everything is done TFDS's own way."""
+    return contextlib.nullcontext() if importlib.util.find_spec("tensorflow") else standin.lent()
+
+
+def _translated(error: BaseException, name: str) -> DataError:
     chain = [error]
     while cause := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(cause)
     for link in chain:
-        if isinstance(link, JaxcnnError):
-            return link
         if isinstance(link, ImportError) and link.name:
             package = link.name.split(".")[0]
             return DataError(
@@ -120,14 +125,12 @@ def _check_manual(builder: Any, manual: pathlib.Path) -> int:
     strict = builder.name in CATALOG  # other builders may name archives that have to be unpacked by hand
     if all(name in sizes for name in names) if strict else manual.is_dir() and any(manual.iterdir()):
         return sum(sizes.values())
-    say(f"{builder.name} has to be downloaded by hand. Its builder says: {text}\nmanual_dir is {manual.absolute()}")
+    say(f"{builder.name} has to be downloaded by hand. Its builder says: {text}\nmanual_dir is {manual}")
     for name in names:
         wanted = f"; {right[name]:,} bytes are expected" if name in right else ""
         say(f"  {name}: " + (f"found, {sizes[name]:,} bytes" if name in sizes else "not found") + wanted)
-    missing = ", ".join(name for name in names if name not in sizes) or "its files"
-    raise DataError(
-        f"{builder.name}: put {missing} into {manual.absolute()}, or name another directory by --manual_dir"
-    )
+    missing = ", ".join(name for name in names if name not in sizes) if strict else "what it asks for"
+    raise DataError(f"{builder.name}: put {missing} into {manual}, or name another directory by --manual_dir")
 
 
 def _if_prepared(name: str, directory: pathlib.Path, new: bool) -> Prepared | None:
@@ -154,6 +157,8 @@ def _builder(name: str, directory: pathlib.Path, **options: str) -> Any:
 
     try:
         return tfds.builder(name, data_dir=directory, try_gcs=False, **options)
+    except ImportError:
+        raise
     except Exception as error:  # many kinds on damaged descriptions
         raise DataError(
             f"{name} in {directory} cannot be read ({_first_line(error)}); remove it and prepare it again"
