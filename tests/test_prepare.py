@@ -7,6 +7,7 @@ import io
 import json
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -166,6 +167,19 @@ def test_mnist_is_prepared_exactly_and_offline(official, no_network, tmp_path):
     assert left == ["mnist.lock"]  # what was extracted is gone
 
 
+def test_what_does_not_fit_memory_is_shuffled_on_disk(official, tmp_path, monkeypatch):
+    monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 1000)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = len(list(pathlib.Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 12, limits[1]))  # the real one needs 1,000, of 1,024
+    try:
+        done = prepare("mnist", str(tmp_path), official("mnist", MNIST), offline=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert same_images(tmp_path)
+    assert not [path for path in done.directory.iterdir() if "bucket" in path.name]
+
+
 def test_what_is_written_is_as_in_a_copy_made_with_tensorflow(official, shared_tfds, tmp_path):
     ours = prepare("mnist", str(tmp_path), official("mnist", MNIST), offline=True).directory
     theirs = pathlib.Path(shared_tfds) / "mnist" / ours.name
@@ -239,6 +253,18 @@ def test_colours_of_16_bits_are_left_to_tensorflow():
     assert error.value.name == "tensorflow"
 
 
+def test_images_of_four_inks_become_colours_as_opencv_reads_them():
+    rows, columns = np.mgrid[0:64, 0:96]
+    inks = np.stack([rows * 3, columns * 2, 255 - rows * 2, (rows + columns) // 2], -1).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(inks, "CMYK").save(file, "jpeg", quality=98)
+    with standin.lent():
+        made = tfds.core.utils.jpeg_cmyk_to_rgb(file.getvalue())
+    pixels = np.asarray(Image.open(io.BytesIO(made)))
+    theirs = cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(pixels.astype(int) - theirs).mean() < 3
+
+
 def test_what_is_lent_is_given_back():
     before = dict(lazy_tensorflow._submodules)
     with standin.lent():
@@ -273,14 +299,14 @@ def test_digits_are_ours():
         (["huggingface:mnist"], 2, "must be one of"),
         (["tfds:imagenette/320"], 2, "did you mean .*'320px"),
         (["mnist/x"], 2, "must be one of"),
-        (["tfds:mnist/x"], 2, "no configurations"),
+        (["tfds:mnist/x"], 2, "it has none"),
         (["fake"], 2, "made in memory"),
         ([], 2, "one dataset"),
         (["mnist", "cifar10"], 2, "one dataset"),
         (["mnist", "--data_dir=FILE"], 2, "is a file"),
         (["mnist", "--manual_dir=FILE"], 2, "is a file"),
         (["mnist", "--offline", "--data_dir=NEW"], 3, "4 of 4 files are missing: https://.* as .*NEW.*/train-images-idx3"),
-        (["imagenet2012", "--data_dir=NEW"], 3, "put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar into .*manual"),
+        (["imagenet2012", "--data_dir=NEW"], 3, "put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, whole, into .*manual"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(no_network, tmp_path, monkeypatch, capsys, arguments, code, words):
@@ -309,7 +335,7 @@ def test_imagenet_tells_what_to_download(official, tmp_path, capsys):
     manual = pathlib.Path(official("imagenet2012", imagenet()))
     size = (manual / "ILSVRC2012_img_val.tar").stat().st_size
     (manual / "ILSVRC2012_img_train.tar").unlink()
-    with pytest.raises(DataError, match=f"put ILSVRC2012_img_train.tar into {manual}"):
+    with pytest.raises(DataError, match=f"put ILSVRC2012_img_train.tar, whole, into {manual}"):
         prepare("imagenet2012", str(tmp_path), str(manual))
     told = capsys.readouterr().err
     for words in (
@@ -319,6 +345,13 @@ def test_imagenet_tells_what_to_download(official, tmp_path, capsys):
         str(manual),
     ):
         assert words in told
+
+
+def test_half_an_archive_of_imagenet_is_refused(official, tmp_path):
+    manual = pathlib.Path(official("imagenet2012", imagenet()))
+    (manual / "ILSVRC2012_img_val.tar").write_bytes((manual / "ILSVRC2012_img_val.tar").read_bytes()[:5000])
+    with pytest.raises(DataError, match=r"put ILSVRC2012_img_val\.tar, whole,"):
+        prepare("imagenet2012", str(tmp_path), str(manual))
 
 
 def test_a_full_disk_is_noticed_before_anything_is_downloaded(server, tmp_path, monkeypatch):
@@ -388,6 +421,16 @@ def test_downloads_are_kept(server, no_proxy, tmp_path, capsys):
 def no_proxy(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def test_a_file_of_unknown_size_is_downloaded_and_told(server, no_proxy, tmp_path, monkeypatch, capsys):
+    url = f"{server.url}train-images-idx3-ubyte.gz"
+    monkeypatch.delitem(tfds.builder_cls("mnist").url_infos, url)
+    prepare("mnist", str(tmp_path))
+    assert f"the size of {url} is unknown" in capsys.readouterr().err
+    assert same_images(tmp_path)
+    shutil.rmtree(tmp_path / "mnist")
+    assert prepare("mnist", str(tmp_path), offline=True).new
 
 
 # The patches of the fixtures again, in a process of its own that can be killed. STALL makes it wait while it writes.

@@ -13,6 +13,7 @@ from typing import Any
 from jaxcnn.console import console, say
 from jaxcnn.data import prepared, standin
 from jaxcnn.data.catalog import CATALOG
+from jaxcnn.data.records import allow_many_files
 from jaxcnn.environment import cache_dir
 from jaxcnn.errors import DataError, JaxcnnError, UsageError, nearest
 
@@ -91,6 +92,7 @@ def _run(builder: Any, downloads: pathlib.Path, manual: pathlib.Path, offline: b
     manager = files.Downloads(builder, downloads, manual, offline)
     builder._make_download_manager = lambda **_: manager  # TFDS takes options for its own manager, but not another one
     tfds.display_progress_bar(console().is_terminal)  # a log would get thousands of lines
+    allow_many_files()  # TFDS shuffles what does not fit memory in 1,000 files, all of which stay open
     say(f"preparing {builder.info.full_name} in {version}")
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     files.remove_leftovers(downloads, builder.name)
@@ -122,15 +124,16 @@ def _check_manual(builder: Any, manual: pathlib.Path) -> int:
     names = dict.fromkeys(re.findall(r"[\w.-]+\.(?:tar|zip|tgz|gz|bz2|7z|csv|h5|mat|npz)\b", text))
     right = {url.rsplit("/")[-1]: int(info.size) for url, info in (builder.url_infos or {}).items()}
     sizes = {name: (manual / name).stat().st_size for name in names if (manual / name).is_file()}
+    wrong = [name for name in names if name not in sizes or sizes[name] != right.get(name, sizes[name])]
     strict = builder.name in CATALOG  # other builders may name archives that have to be unpacked by hand
-    if all(name in sizes for name in names) if strict else manual.is_dir() and any(manual.iterdir()):
+    if not wrong if strict else manual.is_dir() and any(manual.iterdir()):
         return sum(sizes.values())
     say(f"{builder.name} has to be downloaded by hand. Its builder says: {text}\nmanual_dir is {manual}")
     for name in names:
         wanted = f"; {right[name]:,} bytes are expected" if name in right else ""
         say(f"  {name}: " + (f"found, {sizes[name]:,} bytes" if name in sizes else "not found") + wanted)
-    missing = ", ".join(name for name in names if name not in sizes) if strict else "what it asks for"
-    raise DataError(f"{builder.name}: put {missing} into {manual}, or name another directory by --manual_dir")
+    files = ", ".join(wrong) + ", whole," if strict else "what it asks for"
+    raise DataError(f"{builder.name}: put {files} into {manual}, or name another directory by --manual_dir")
 
 
 def _if_prepared(name: str, directory: pathlib.Path, new: bool) -> Prepared | None:
@@ -181,14 +184,8 @@ def _official_name(name: str) -> str:
         )
     configs = list(tfds.builder_cls(builder).builder_configs)
     if config and config not in configs:
-        raise UsageError(
-            f"{name!r}: {builder} has "
-            + (
-                f"the configurations {', '.join(configs[:20])}{nearest(config, configs)}"
-                if configs
-                else "no configurations"
-            )
-        )
+        has = f"{', '.join(configs[:20])}{nearest(config, configs)}" if configs else "none"
+        raise UsageError(f"{name!r}: {config!r} is no configuration of {builder}; it has {has}")
     return f"{builder}/{config}" if config else builder
 
 
