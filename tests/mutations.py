@@ -92,6 +92,18 @@ ROWS = [
     ("jaxcnn/writers.py", 'not row.pop("finite")', 'row.pop("finite") is None', "test_cli.py::test_nan_ends_with_5_at_its_step_and_is_not_saved"),
     ("jaxcnn/cli/train.py", "stop=stop)", "stop=lambda: False)", "test_kill.py::test_sigterm_and_ctrl_c_save_and_end_with_75"),
     ("jaxcnn/loop.py", "journal.fetch()\n", "journal.fetch() if not due(done, save_every) else None\n", "test_kill.py::test_sigkill_at_ten_random_moments"),
+    # preparing a dataset
+    ("jaxcnn/data/prepare.py", "else standin.lent()", "else contextlib.nullcontext()", "test_prepare.py::test_mnist_is_prepared_exactly_and_offline"),
+    ("jaxcnn/data/standin.py", "known.clear()", "pass", "test_prepare.py::test_what_is_lent_is_given_back"),
+    ("jaxcnn/data/standin.py", '_encode(pixels, format="png")', '_encode(pixels, format="jpeg")', "test_prepare.py::test_mnist_is_prepared_exactly_and_offline"),
+    ("jaxcnn/data/downloads.py", "if missing and self._offline:", "if False:", "test_prepare.py::test_bad_input_is_one_line"),
+    ("jaxcnn/data/downloads.py", "if needed > free:", "if False:", "test_prepare.py::test_a_full_disk_is_noticed_before_anything_is_downloaded"),
+    ("jaxcnn/data/downloads.py", "extract_dir=extract_dir(directory, builder.name)", "extract_dir=None", "test_prepare.py::test_mnist_and_fashion_mnist_do_not_share_extracted_files"),
+    ("jaxcnn/data/prepare.py", "files.remove(version", "list(version", "test_prepare.py::test_killed_while_it_downloads_and_while_it_writes"),
+    ("jaxcnn/data/prepare.py", "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", "test_prepare.py::test_ctrl_c_ends_at_once_and_two_at_a_time_do_not_collide"),
+    ("jaxcnn/data/prepare.py", "    allow_many_files()", "    ", "test_prepare.py::test_what_does_not_fit_memory_is_shuffled_on_disk"),
+    ("jaxcnn/data/prepare.py", "if not wrong if strict", "if sizes if strict", "test_prepare.py::test_half_an_archive_of_imagenet_is_refused"),
+    ("jaxcnn/cli/prepare.py", "os._exit(130)", "raise", "test_prepare.py::test_ctrl_c_ends_at_once_and_two_at_a_time_do_not_collide"),
     # nothing is created by bad input
     ("jaxcnn/loop.py", "    task = build(config, num_devices)\n", "    os.makedirs(workdir, exist_ok=True)\n    task = build(config, num_devices)\n", "test_cli.py::test_bad_input_is_one_line_and_leaves_nothing"),
 ]  # fmt: skip

@@ -89,7 +89,7 @@ def test_unknown_dataset():
 
 
 def test_a_dataset_that_is_not_prepared_names_the_command(tmp_path):
-    with pytest.raises(DataError, match=f"tfds build mnist .*--data_dir={tmp_path}"):
+    with pytest.raises(DataError, match=f"prepare mnist --data_dir={tmp_path}"):
         source.load(catalog.find("mnist"), "train", str(tmp_path))
     with pytest.raises(UsageError, match="does not exist"):
         source.load(catalog.find("mnist"), "train", str(tmp_path / "no"))

@@ -11,6 +11,7 @@ from jaxcnn.errors import JaxcnnError, UsageError, nearest
 from jaxcnn.preemption import Preemption
 
 VERBS = {
+    "prepare": "download a dataset:             prepare DATASET [--data_dir=DIR] [--offline]",
     "train": "train an experiment:            train EXPERIMENT [--flag=value ...]",
     "eval": "evaluate a run's checkpoint:    eval RUN_DIR [--split=test]",
     "predict": "classify image files:           predict RUN_DIR IMAGES...",

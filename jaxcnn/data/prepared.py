@@ -43,8 +43,8 @@ def builder(dataset: Dataset, data_dir: str | None) -> Any:
             f"dataset {dataset.name!r} in {directory} cannot be read ({_first_line(error)}); prepare it again"
         ) from None
     raise DataError(
-        f"dataset {dataset.name!r} is not prepared in {directory}; point --data_dir at a prepared copy, or make one (this "
-        f"step alone needs the package tensorflow): tfds build {dataset.name} --file_format=array_record --data_dir={directory}"
+        f"dataset {dataset.name!r} is not prepared in {directory}; point --data_dir at a prepared copy, or make one: "
+        f"prepare {dataset.name}" + (f" --data_dir={directory}" if data_dir else "")
     )
 
 

@@ -55,7 +55,7 @@ class ArrayRecords:
         self._opening = threading.Lock()
         if missing := [path for path in self._files if not path.is_file()]:
             raise DataError(f"{missing[0]} is missing; prepare the dataset again")
-        _allow_many_files()
+        allow_many_files()
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -187,8 +187,8 @@ class Joined:
         return None if any(stamp is None for stamp, _, _ in stamps) else stamps
 
 
-def _allow_many_files() -> None:
-    """ImageNet has 1,024 shards, all of which stay open; the usual soft limit is 1,024 files."""
+def allow_many_files() -> None:
+    """Raise the limit of open files: ImageNet has 1,024 shards, all of which stay open, and 1,024 is the usual limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < (wanted := hard if hard != resource.RLIM_INFINITY else 65_536):
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65_536), hard))
