@@ -2,8 +2,8 @@
 
 ./launch.sh train alexnet_imagenet --data_dir=DIR
 
-Training images are random squares of 227 of an image whose shorter side is 256, flipped; evaluation averages ten
-views (section 4.1).
+Training images are random squares of 227 of an image whose shorter side is 256, flipped, with noise along the principal
+components of colour; evaluation averages ten views (section 4.1).
 
 Measured: not yet.
 """
@@ -16,7 +16,7 @@ config = Config(
     data=DataConfig(
         "imagenet2012", eval_split="validation", batch_size=128, image_size=227, fit="crop", eval_views="ten"
     ),
-    augment=AugmentConfig(flip=True, crop="scale", shorter_side=(256.0, 256.0)),
+    augment=AugmentConfig(flip=True, crop="scale", shorter_side=(256.0, 256.0), lighting=0.1),
     optimizer=OptimizerConfig("sgd", learning_rate=0.01, momentum=0.9, weight_decay=5e-4),
     schedule=ScheduleConfig("step", milestones=(0.25, 0.5, 0.75), factor=0.1),
 )
