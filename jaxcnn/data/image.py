@@ -89,10 +89,9 @@ def decode_crop(data: bytes, choose: Callable[[int, int], Box], out: np.ndarray,
     else:
         _check_pixels(header.rows, header.columns, what)
         box = choose(header.rows, header.columns)
-        rows, file = header.rows, bytearray(data)
-        if not header.progressive:  # the decoder believes the header and stops after so many rows of blocks
-            rows = min(rows, -(-(box.top + box.rows) // header.block_rows) * header.block_rows)
-            struct.pack_into(">H", file, header.height_at, rows)
+        rows = min(header.rows, -(-(box.top + box.rows) // header.block_rows) * header.block_rows)
+        file = bytearray(data)
+        struct.pack_into(">H", file, header.height_at, rows)  # the decoder believes it and stops after so many rows
         factor = next(k for k in (8, 4, 2, 1) if k == 1 or min(box.rows, box.columns) >= k * size)
         rows, columns = -(-rows // factor), -(-header.columns // factor)
         try:
@@ -184,7 +183,6 @@ class _Jpeg(NamedTuple):
     rows: int
     columns: int
     channels: int
-    progressive: bool
     height_at: int
     block_rows: int
 
@@ -202,7 +200,7 @@ def _plain_jpeg(data: bytes) -> _Jpeg | None:
             if not plain:
                 return None
             sampling = max(data[at + 11 + 3 * channel] & 15 for channel in range(channels))
-            return _Jpeg(rows, columns, channels, marker == 0xC2, at + 5, 8 * sampling)
+            return _Jpeg(rows, columns, channels, at + 5, 8 * sampling)
         if 0xC3 <= marker <= 0xCF and marker != 0xC4:
             return None
         if marker == 0xE1 and data[at + 4 : at + 8] == b"Exif":
