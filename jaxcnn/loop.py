@@ -79,7 +79,7 @@ def run(
                 f"workdir={run_dir.path} is at step {start}, beyond the {total} asked for; use another --workdir"
             )
         if start < total or not run_dir.config.exists():
-            run_dir.write_config(config)
+            run_dir.write_config(config, task.dataset)
         elif notices:
             say(f"the run is complete; not applied: {'; '.join(notices)}")
         for notice in notices if start < total else ():

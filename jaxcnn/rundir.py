@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from jaxcnn import checkpoint
 from jaxcnn.config import Config, difference, from_json, to_json
+from jaxcnn.data import catalog
+from jaxcnn.data.catalog import Dataset
 from jaxcnn.errors import CheckpointError, UsageError
 
 RESUME = ("auto", "never", "must")
@@ -73,6 +75,7 @@ class RunDir:
     def __init__(self, path: str | os.PathLike[str]):
         self.path = pathlib.Path(path).absolute()
         self.config = self.path / "config.json"
+        self.dataset = self.path / "dataset.json"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.plots = self.path / "plots"
@@ -159,9 +162,17 @@ class RunDir:
                 ) from None
             yield
 
-    def write_config(self, config: Config) -> None:
-        """Write config.json: from now on the directory is this run's."""
+    def write_config(self, config: Config, dataset: Dataset) -> None:
+        """Write dataset.json and config.json: from now on the directory is this run's."""
+        write_text(self.dataset, catalog.to_json(dataset))
         write_text(self.config, to_json(config))
+
+    def read_dataset(self) -> Dataset | None:
+        """The dataset of the run as it was described when it began; None when that was not written or is damaged."""
+        try:
+            return catalog.from_json(self.dataset.read_text())
+        except (OSError, ValueError, TypeError):
+            return None
 
     def _check_writable(self) -> None:
         existing = next(parent for parent in (self.path, *self.path.parents) if parent.exists())

@@ -149,10 +149,13 @@ class Task:
         return split_size(source.split_sizes(self.dataset, self.config.data.data_dir), split)
 
 
-def build(config: Config, num_devices: int | None = None) -> Task:
-    """Turn a config into objects. UsageError for unknown names, fields and sizes that do not fit; nothing is compiled."""
+def build(config: Config, num_devices: int | None = None, dataset: catalog.Dataset | None = None) -> Task:
+    """Turn a config into objects. UsageError for unknown names, fields and sizes that do not fit; nothing is compiled.
+
+    ``dataset``: the row that ``config.data.dataset`` names, where it is known already; None: it is looked up.
+    """
     mesh = meshes.make_mesh(num_devices)
-    dataset = source.find(config.data.dataset, config.data.data_dir)
+    dataset = dataset or source.find(config.data.dataset, config.data.data_dir)
     rows, columns, channels = dataset.image_shape
     size = config.data.image_size
     if size is not None and config.data.fit == "pad" and size < max(rows, columns):

@@ -1,15 +1,19 @@
 """Datasets that are not in the catalog: any TFDS dataset, folders of images, NumPy archives; and the catalog's own rows."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.config import replace
+from jaxcnn.cli import main as cli
+from jaxcnn.config import AugmentConfig, replace
 from jaxcnn.data import catalog, source
 from jaxcnn.errors import DataError, UsageError
 from jaxcnn.loop import run
+from jaxcnn.rundir import RunDir
 
 COLOURS = {"blue": (0, 0, 200), "green": (0, 200, 0), "red": (200, 0, 0)}
 
@@ -192,11 +196,35 @@ def test_tfds_names_of_the_catalog_are_its_rows(shared_tfds, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "npz"])
-def test_a_run_on_ones_own_images(tmp_path, tiny, kind):
+def test_a_run_on_ones_own_images(tmp_path, tiny, kind, capsys):
     path = make_folder(tmp_path / "data", 8) if kind == "folder" else None
     name = f"folder:{path}" if path else make_npz(tmp_path / "a.npz")
     splits = {"data.train_split": "train[:70%]", "data.eval_split": "train[70%:]"}
     values = {"data.dataset": name, **splits, "data.image_size": 32, "data.batch_size": 8, "steps": 3}
     summary = run(replace(tiny, values), tmp_path / "run")
     assert summary["steps"] == 3
+    shutil.rmtree(tmp_path / "data", ignore_errors=True)  # predict needs neither the images nor the file
+    (tmp_path / "a.npz").unlink(missing_ok=True)
+    source.folder.splits.cache_clear()
+    source.npz._arrays.cache_clear()
+    Image.fromarray(np.full((30, 20, 3), COLOURS["red"], np.uint8)).save(tmp_path / "photo.png")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["predict", str(tmp_path / "run"), str(tmp_path / "photo.png"), "--format=json"])
+    assert not stop.value.code
+    names = COLOURS if kind == "folder" else "0123"
+    assert {one["class"] for one in json.loads(capsys.readouterr().out)[0]["top"]} <= set(names)
+    with pytest.raises(UsageError, match=r"does not exist|no such file"):
+        source.find(name)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["dataset"] == name
+
+
+@pytest.mark.parametrize("name", ["mnist", "imagenet2012", "svhn"])
+def test_a_description_survives_its_file(name):
+    dataset = catalog.find(name)
+    assert catalog.from_json(catalog.to_json(dataset)) == dataclasses.replace(dataset, augment=AugmentConfig())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"name": 1}', "{" * 10_000])
+def test_a_damaged_description_is_none(tmp_path, text):
+    (tmp_path / "dataset.json").write_text(text)
+    assert RunDir(tmp_path).read_dataset() is None

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from jaxcnn.data.resident import Resident
 from jaxcnn.data.stream import Stream
 from jaxcnn.errors import DataError, Preempted, UsageError
 from jaxcnn.loop import run
+from jaxcnn.metrics import means
 from jaxcnn.state import born_sharded
 from jaxcnn.task import build
 
@@ -406,3 +408,29 @@ def test_a_run_with_a_cache_can_be_stopped_and_resumed(tiny, tmp_path, where):
     assert digest(config, tmp_path / "run") == whole
     with pytest.raises(UsageError, match=r"data\.cache"):
         run(replace(config, {"data.cache": "none"}), tmp_path / "run", num_devices=1)
+
+
+def test_imagenet_from_the_official_builder_stopped_in_an_epoch(shared_tfds, tiny, tmp_path, monkeypatch):
+    """All 80 validation photographs once an evaluation; the same end after a stop in the middle of an epoch."""
+    values = {
+        "data.dataset": "imagenet2012",
+        "data.data_dir": shared_tfds,
+        "data.eval_split": "validation",
+        "data.train_split": "train[:40]",
+        "data.image_size": 32,
+        "data.batch_size": 16,
+        "data.fit": "crop",
+        "augment.crop": "resized",
+        "steps": 6,
+        "log.eval_every": 3,
+    }
+    config = replace(tiny, values)
+    counted = []
+    monkeypatch.setattr("jaxcnn.evaluate.means", lambda sums: counted.append(int(sums["count"])) or means(sums))
+    whole = digest(config, tmp_path / "whole")
+    assert counted == [80, 80]
+    polls = iter([False] * 4 + [True] * 100)
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", num_devices=1, stop=lambda: next(polls))
+    assert digest(replace(config, {"data.threads": 1}), tmp_path / "run") == whole
+    assert "tensorflow" not in sys.modules

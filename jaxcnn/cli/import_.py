@@ -46,7 +46,7 @@ def main(arguments: list[str], stop: Stop) -> int:
     )
     state = jax.device_put(state, meshes.everywhere(task.mesh))
     with run_dir.locked():
-        run_dir.write_config(config)
+        run_dir.write_config(config, task.dataset)
         with Saver(run_dir.checkpoints, config.checkpoint.keep, {}, warn=say) as saver:
             saver.save(state, {}, 0.0, to_json(config), environment.versions())
     rows = {

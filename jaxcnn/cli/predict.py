@@ -41,7 +41,9 @@ def main(arguments: list[str], stop: Stop) -> int:
         raise UsageError(f"--top={flags['top']} must be >= 1")
     files = find_images(rest[1:])
     run_dir = RunDir(rest[0])
-    task, state = saved.open_state(run_dir, saved.read_config(run_dir, flags), flags["checkpoint"])
+    task, state = saved.open_state(
+        run_dir, saved.read_config(run_dir, flags), flags["checkpoint"], run_dir.read_dataset()
+    )
 
     images = np.stack(
         [_as_trained(image.read_image(file, task.image_shape[2]), task, flags["invert"]) for file in files]

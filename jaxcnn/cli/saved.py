@@ -4,6 +4,7 @@ from jaxcnn import checkpoint, experiment, models
 from jaxcnn.cli.flags import Flags
 from jaxcnn.config import Config
 from jaxcnn.console import say
+from jaxcnn.data.catalog import Dataset
 from jaxcnn.errors import CheckpointError, UsageError
 from jaxcnn.rundir import RunDir
 from jaxcnn.state import State
@@ -28,9 +29,12 @@ def read_config(run_dir: RunDir, flags: Flags) -> Config:
     return config
 
 
-def open_state(run_dir: RunDir, config: Config, which: str) -> tuple[Task, State]:
-    """The task and the state of a checkpoint: "latest", "best" or a step. Nothing in the run directory is changed."""
-    task = build(config)
+def open_state(run_dir: RunDir, config: Config, which: str, dataset: Dataset | None = None) -> tuple[Task, State]:
+    """The task and the state of a checkpoint: "latest", "best" or a step. Nothing in the run directory is changed.
+
+    ``dataset``: its description, where the dataset itself is not needed.
+    """
+    task = build(config, dataset=dataset)
     found = checkpoint.steps(run_dir.checkpoints)
     if not found:
         raise CheckpointError(f"{run_dir.path} holds no finished checkpoint")

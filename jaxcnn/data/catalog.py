@@ -1,8 +1,10 @@
 """The datasets by name: where they come from and what a network needs to know of them."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from jaxcnn.config import AugmentConfig
 from jaxcnn.errors import UsageError, nearest
@@ -184,6 +186,26 @@ _ROWS = (
     ),
 )
 CATALOG = {dataset.name: dataset for dataset in _ROWS}
+
+
+def to_json(dataset: Dataset) -> str:
+    """What ``predict`` needs of a dataset, also where the dataset is not: all of its row but the usual augmentation."""
+    row = {name: value for name, value in dataclasses.asdict(dataset).items() if name != "augment"}
+    return json.dumps(row, indent=2) + "\n"
+
+
+def from_json(text: str) -> Dataset:
+    """Read what ``to_json`` wrote. ValueError when it is something else."""
+    row = json.loads(text)
+    kinds = {field.name: field.type for field in dataclasses.fields(Dataset)}
+    if not isinstance(row, dict) or row.keys() != kinds.keys() - {"augment"}:
+        raise ValueError("not the description of a dataset")
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    dataset = Dataset(**values)
+    names, (*_, channels) = dataset.class_names, dataset.image_shape
+    if not all(isinstance(name, str) for name in names) or not len(dataset.mean) == len(dataset.std) == channels:
+        raise ValueError("not the description of a dataset")
+    return dataset
 
 
 def find(name: str) -> Dataset:
