@@ -288,7 +288,7 @@ BAD = [
     ("train lenet_digits --steps=5 --epochs=3", 2, "one of the two"),
     ("train lenet_digits --epochs=0", 2, "epochs=0"),
     ("train lenet_digits --dataset=digitz", 2, "did you mean 'digits'"),
-    ("train lenet_mnist --data_dir={tmp}", 3, "tfds build mnist"),
+    ("train lenet_mnist --data_dir={tmp}", 3, "prepare mnist"),
     ("train lenet_mnist --data_dir=/nonexistent", 2, "does not exist"),
     ("train lenet_mnist --data_dir={tmp}/file", 2, "is a file"),
     ("train lenet_digits --data.train_split=train[:0]", 2, "no example"),

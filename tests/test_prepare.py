@@ -495,7 +495,7 @@ def test_ctrl_c_ends_at_once_and_two_at_a_time_do_not_collide(server, no_proxy, 
     process = start(server, tmp_path, folder)
     wait_for(lambda: len(server.asked) == 4)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error.endswith("stopped; start it again to go on\n")
     assert "Traceback" not in error

@@ -1,6 +1,8 @@
 """``prepare DATASET``: download a dataset and prepare it for training."""
 
 import os
+import signal
+from typing import Any
 
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.console import output, say, table
@@ -19,11 +21,11 @@ def main(arguments: list[str], stop: Stop) -> int:
     rest = flags.parse(arguments)
     if len(rest) != 1:
         raise UsageError(f"prepare takes one dataset, not {' '.join(rest) or 'none'}: prepare mnist --data_dir=DIR")
+    before = signal.signal(signal.SIGINT, _end)
     try:
         done = prepare(rest[0], flags["data_dir"], flags["manual_dir"], flags["offline"])
-    except KeyboardInterrupt:
-        say("stopped; start it again to go on")
-        os._exit(130)  # a usual exit would wait for the threads that download
+    finally:
+        signal.signal(signal.SIGINT, before)
     rows = {
         "directory": done.directory,
         "examples": ", ".join(f"{name} {count:,}" for name, count in done.splits.items()),
@@ -31,3 +33,9 @@ def main(arguments: list[str], stop: Stop) -> int:
     }
     output().print(table(f"{rest[0]} {'is' if done.new else 'was already'} prepared", rows))
     return 0
+
+
+def _end(*_: Any) -> None:
+    """Ctrl-C. An exception would be caught by TFDS, and a usual exit would wait for the threads that download."""
+    say("stopped; start it again to go on")
+    os._exit(130)
