@@ -164,12 +164,13 @@ def _torchvision(task: Task, stored: list[Record]) -> tuple[str, Callable[[], in
         return None
     try:
         import torch  # pyright: ignore[reportMissingImports]
+        from torch import library  # pyright: ignore[reportMissingImports]
 
         # The build for the CPU lacks two operators that its import registers.
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        operators = library.Library("torchvision", "FRAGMENT")
         if not hasattr(torch.ops.torchvision, "nms"):
             for name in ("nms", "qnms"):
-                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import torchvision  # pyright: ignore[reportMissingImports]
         from PIL import Image
     except ImportError:
@@ -194,7 +195,7 @@ def _torchvision(task: Task, stored: list[Record]) -> tuple[str, Callable[[], in
         torch.set_num_threads(threads)
         return len(stored)
 
-    crops.library = library  # pyright: ignore[reportFunctionMemberAccess]  (its definitions live as long as it does)
+    crops.operators = operators  # pyright: ignore[reportFunctionMemberAccess]  (its definitions live as long as it does)
     return torchvision.__version__, crops
 
 
