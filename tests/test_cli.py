@@ -113,7 +113,7 @@ def test_train_help_lists_every_field_with_the_experiments_default(jaxcnn_):
 
 def test_a_run_leaves_what_it_promises(run_dir, jaxcnn_):
     names = {path.name for path in run_dir.iterdir()} - {".lock"}
-    assert names == {"config.json", "metrics.jsonl", "checkpoints", "summary.json"}
+    assert names == {"config.json", "dataset.json", "metrics.jsonl", "checkpoints", "summary.json"}
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert ["eval_accuracy" in row for row in rows] == [False, False, True, False, False, True]
