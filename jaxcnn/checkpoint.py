@@ -18,7 +18,7 @@ import jax
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from jaxcnn import tree
+from jaxcnn import hosts, tree
 from jaxcnn.errors import CheckpointError
 from jaxcnn.state import State
 
@@ -79,8 +79,12 @@ def remove_unfinished(directory: pathlib.Path) -> list[str]:
 
 def clean(directory: pathlib.Path, warn: Callable[[str], None]) -> None:
     """Remove what a killed save left behind, leave entries that are not ours alone; tell of both in one line."""
-    if not directory.is_dir():
-        return
+    if hosts.is_first() and directory.is_dir():
+        _clean(directory, warn)
+    hosts.meet("checkpoints cleaned")
+
+
+def _clean(directory: pathlib.Path, warn: Callable[[str], None]) -> None:
     removed = remove_unfinished(directory)
     strange = [
         p.name
@@ -112,16 +116,21 @@ def restore(
     candidates = steps(directory)[::-1] if step is None else [step]
     damaged: dict[int, str] = {}
     for candidate in candidates:
+        restored, problem = None, ""
         try:
-            state, meta = _restore_step(directory / str(candidate), abstract)
+            restored = _restore_step(directory / str(candidate), abstract)
         except _Damaged as error:
-            damaged[candidate] = str(error)
-            warn(f"checkpoint {directory / str(candidate)} is damaged: {error}")
+            problem = str(error)
+        problem = next(filter(None, hosts.all_say(problem)), "")  # one host that cannot read it is enough
+        if restored is None or problem:
+            damaged[candidate] = problem
+            warn(f"checkpoint {directory / str(candidate)} is damaged: {problem}")
             continue
-        if set_aside:
-            for bad in damaged:
+        if set_aside and damaged:
+            for bad in damaged if hosts.is_first() else ():
                 _set_aside(directory / str(bad))
-        return state, meta
+            hosts.meet("damaged steps set aside")
+        return restored
     if damaged:
         listed = "; ".join(f"step {bad}: {reason}" for bad, reason in damaged.items())
         raise CheckpointError(

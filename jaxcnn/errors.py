@@ -12,6 +12,7 @@ __all__ = [
     "DataError",
     "JaxcnnError",
     "NonFiniteError",
+    "PeerError",
     "Preempted",
     "UsageError",
     "nearest",
@@ -46,6 +47,12 @@ class NonFiniteError(JaxcnnError):
     """NaN or infinity in the loss, the gradients, the parameters or the batch statistics."""
 
     exit_code = 5
+
+
+class PeerError(JaxcnnError):
+    """Another process of the run is missing or lost."""
+
+    exit_code = 6
 
 
 class Preempted(JaxcnnError):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
+from jaxcnn import hosts
 from jaxcnn.metrics import classification_sums, means
 from jaxcnn.typing import Array, Batch, Sums, Variables
 
@@ -105,7 +106,7 @@ def evaluate(
             return {}
         sums.append(eval_step(variables, batch))
     total = {name: sum(np.asarray(part[name], np.float64) for part in jax.device_get(sums)) for name in sums[0]}
-    readable = split.num_examples - len(split.bad)
+    readable = split.num_examples - len(hosts.union(split.bad))
     assert total["count"] == readable, f"evaluated {total['count']:.0f} of {readable} examples"
     return {f"eval_{name}": value for name, value in means(total).items()}
 
@@ -145,13 +146,13 @@ def predictions(
     """
     chances, labels, mistakes, count = [], [], [], 0
     for batch in split.eval_batches(batch_size):
-        real = np.asarray(batch["mask"])
-        chance_BK = np.asarray(predict_step(variables, batch["image"]))[real, :num_classes]
-        label_B = np.asarray(batch["label"])[real]
+        real = hosts.fetch(batch["mask"])
+        chance_BK = hosts.fetch(predict_step(variables, batch["image"]))[real, :num_classes]
+        label_B = hosts.fetch(batch["label"])[real]
         own_B = chance_BK[np.arange(len(label_B)), label_B]
         wrong = np.flatnonzero(chance_BK.argmax(axis=1) != label_B)
         if len(wrong):
-            image_BHWC = np.asarray(batch["image"])[real]
+            image_BHWC = hosts.fetch(batch["image"])[real]
             mistakes += [(float(own_B[row]), count + int(row), image_BHWC[row]) for row in wrong]
             mistakes = sorted(mistakes, key=lambda item: item[:2])[:num_worst]
         chances.append(chance_BK)

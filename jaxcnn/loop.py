@@ -8,11 +8,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
+import jax
 
-from jaxcnn import checkpoint, complexity, environment, transfer, tree
+from jaxcnn import checkpoint, complexity, environment, hosts, transfer, tree
 from jaxcnn import mesh as meshes
-from jaxcnn.config import Config, to_json
+from jaxcnn.config import Config, leaves, to_json
 from jaxcnn.console import say
 from jaxcnn.errors import CheckpointError, Preempted, UsageError
 from jaxcnn.evaluate import Split, evaluate, predictions
@@ -29,6 +29,7 @@ def run(
     *,
     resume: str = "auto",
     num_devices: int | None = None,
+    mesh_shape: str | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Train ``config`` in ``workdir``; returns what ``summary.json`` holds.
@@ -41,13 +42,15 @@ def run(
       workdir: the run directory.
       resume: "auto" (go on from the newest good checkpoint, if there is one), "never" or "must".
       num_devices: devices to use; None for all.
+      mesh_shape: how the devices share the work, ``data:4,model:2`` (``mesh.make_mesh``); None: the batch is split over all.
       stop: polled after each update and each batch of an evaluation; when true, the state is saved and Preempted raised.
 
     Raises:
       UsageError, DataError, CheckpointError, NonFiniteError, Preempted: see ``jaxcnn.errors``.
     """
     data = config.data
-    task = build(config, num_devices)
+    task = build(config, num_devices, mesh_shape=mesh_shape)
+    stop = hosts.together(stop)
     meshes.check_batch("data.batch_size", data.batch_size, task.mesh)
     num_train, num_eval = task.num_examples(data.train_split), task.num_examples(data.eval_split)
     if data.batch_size > num_train:
@@ -63,17 +66,20 @@ def run(
     run_dir = RunDir(workdir)
     notices = run_dir.check(config, resume)
 
+    hosts.agree(_facts(task, resume, num_train, num_eval))  # nobody has written anything yet
+
     weights = {}
     if config.model.init_from and not checkpoint.steps(run_dir.checkpoints):
         weights = transfer.load(task, warn=say)
 
     train, test = task.load(data.train_split, train=True), task.load(data.eval_split)
-    with ExitStack() as stack:
+    with hosts.naming_lost_peers(), ExitStack() as stack:
         stack.callback(train.close)
         stack.callback(test.close)
         stack.enter_context(run_dir.locked())
         state, seconds_before = _restore_or_init(task, run_dir, weights)
         start = int(state.step)
+        hosts.agree({"step to go on from": start})
         if start > total:
             raise UsageError(
                 f"workdir={run_dir.path} is at step {start}, beyond the {total} asked for; use another --workdir"
@@ -86,9 +92,12 @@ def run(
             say(f"changed since the last start: {notice}")
         say(_opening(task, num_train, num_eval, start, total))
 
+        scores = {
+            int(step): score for step, score in json.loads(hosts.first_says(json.dumps(run_dir.scores()))).items()
+        }
         journal = Journal(run_dir, start, total, data.batch_size, num_train, tensorboard=config.log.tensorboard)
         stack.callback(journal.close)
-        saver = stack.enter_context(Saver(run_dir.checkpoints, config.checkpoint.keep, run_dir.scores(), warn=say))
+        saver = stack.enter_context(Saver(run_dir.checkpoints, config.checkpoint.keep, scores, warn=say))
         bad_records = BadRecords(run_dir, {data.train_split: train.bad, data.eval_split: test.bad})
         eval_batch_size = meshes.round_up(min(data.eval_batch_size, num_eval), task.mesh)
         began = time.monotonic()
@@ -137,14 +146,30 @@ def run(
                 _draw(task, state, test, run_dir, eval_batch_size)
             except Exception as error:  # a picture is not worth a run
                 say(f"plots not drawn ({type(error).__name__}: {error})")
-        write_text(run_dir.summary, json.dumps(summary, indent=2) + "\n")
+        if hosts.is_first():
+            write_text(run_dir.summary, json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def _facts(task: Task, resume: str, num_train: int, num_eval: int) -> dict[str, Any]:
+    """What must be the same on all processes of a run; where the data lie and who reads them may differ."""
+    own = {"experiment", "data.data_dir", "data.threads", "data.ahead"}
+    fields = {path: value for path, (value, _, _) in leaves(task.config).items() if path not in own}
+    return {
+        **fields,
+        "mesh": dict(task.mesh.shape),
+        "resume": resume,
+        "training examples": num_train,
+        "evaluation examples": num_eval,
+        "jax": environment.versions()["jax"],
+    }
 
 
 def _restore_or_init(task: Task, run_dir: RunDir, weights: dict[str, Any]) -> tuple[State, float]:
     """The state to go on from, and the seconds of training behind it."""
     checkpoint.clean(run_dir.checkpoints, warn=say)
     restored = checkpoint.restore(run_dir.checkpoints, task.abstract, warn=say)
+    hosts.meet("state restored")
     if restored is None and run_dir.summary.exists():
         raise CheckpointError(
             f"{run_dir.path} holds a finished run without a usable checkpoint; choose another --workdir"
@@ -154,7 +179,7 @@ def _restore_or_init(task: Task, run_dir: RunDir, weights: dict[str, Any]) -> tu
             f"no checkpoint in {run_dir.checkpoints}: starting at step 0, the {len(lost)} rows of {run_dir.metrics.name} go"
         )
     if restored is None:
-        state = born_sharded(task.init, meshes.everywhere(task.mesh))
+        state = born_sharded(task.init, task.shardings)
         return transfer.start(state, weights) if weights else state, 0.0
     state, meta = restored
     threads, now = meta.versions.get("NPROC"), environment.versions()["NPROC"]
@@ -168,9 +193,17 @@ def _opening(task: Task, num_train: int, num_eval: int, start: int, total: int) 
     return (
         f"{config.model.name} ({tree.num_elements(task.abstract.params):,} parameters) on {config.data.dataset}: "
         f"{num_train:,} training and {num_eval:,} {config.data.eval_split} images, {total:,} steps of {config.data.batch_size}, "
-        f"{len(devices)} x {devices[0].device_kind}, {config.model.dtype}"
+        f"{len(devices)} x {devices[0].device_kind}{_split(task)}, {config.model.dtype}"
         + (f"; resumed at step {start:,}" if start else "")
     )
+
+
+def _split(task: Task) -> str:
+    """How the devices are used, where there is more to say than their number."""
+    processes = jax.process_count()
+    text = f" in {processes} processes" if processes > 1 else ""
+    shape = task.mesh.shape
+    return text + (f" (data:{shape['data']},model:{shape['model']})" if shape["model"] > 1 else "")
 
 
 def _stopped(step: int, run_dir: RunDir) -> str:
@@ -199,21 +232,21 @@ def _summary(task: Task, state: State, last: Row, num_train: int, seconds: float
 
 
 def _draw(task: Task, state: State, test: Split, run_dir: RunDir, batch_size: int) -> None:
-    from jaxcnn import plots  # matplotlib is slow to import, and needed here only
-
     names = task.dataset.class_names
     found = predictions(task.predict_step(), state.variables(), test, batch_size, len(names))
+    kernels = {name: leaf for name, leaf in tree.named_leaves(state.params).items() if name.endswith("/kernel")}
+    layers = (layer.name for layer in complexity.layers(task.model, task.image_shape))
+    first = next((name for name in layers if f"{name}/kernel" in kernels), "")
+    kernel = hosts.fetch(kernels[f"{first}/kernel"]) if first else None
+    if not hosts.is_first():
+        return
+    from jaxcnn import plots  # matplotlib is slow to import, and needed here only
+
     if rows := read_rows(run_dir.metrics):  # the file may have been lost
         plots.learning_curves(run_dir.plots / "learning_curves.png", rows, task.config.data.eval_split)
     plots.confusion_matrix(run_dir.plots / "confusion_matrix.png", found.labels, found.called, names)
     plots.worst_mistakes(run_dir.plots / "worst_mistakes.png", found, names)
-    kernels = {name: leaf for name, leaf in tree.named_leaves(state.params).items() if name.endswith("/kernel")}
-    first = next(
-        (layer.name for layer in complexity.layers(task.model, task.image_shape) if f"{layer.name}/kernel" in kernels),
-        "",
-    )
-    if first:
-        kernel = np.asarray(kernels[f"{first}/kernel"])
+    if kernel is not None:
         if kernel.shape[0] == math.prod(task.image_shape):  # a unit of a dense layer is as large as the image
             kernel = kernel.reshape(*task.image_shape, -1)
         plots.first_layer_filters(run_dir.plots / "first_layer_filters.png", kernel, first)

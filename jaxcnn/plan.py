@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from jaxcnn import complexity, tree
+from jaxcnn import mesh as meshes
 from jaxcnn.data.splits import split_size
 from jaxcnn.errors import DataError, UsageError
 from jaxcnn.task import Task, total_steps
@@ -86,7 +87,7 @@ def largest_batch(task: Task, num_bytes: float) -> int:
     Memory grows nearly linearly with the batch: the line through two compiled sizes says where to look, and the size that
     is returned was compiled and fits, while the next one up does not.
     """
-    devices = task.mesh.size
+    devices = meshes.num_rows(task.mesh)
     known: dict[int, int] = {}
 
     def needed(per_device: int) -> int:
@@ -141,7 +142,7 @@ def _memory(task: Task, compiled: jax.stages.Compiled, batch_size: int) -> Memor
         raise UsageError(
             f"{task.mesh.devices.flat[0].platform}: this platform does not tell what memory a program takes"
         )
-    batch = batch_size // task.mesh.size * _image_bytes(task)
+    batch = batch_size // meshes.num_rows(task.mesh) * _image_bytes(task)
     moved = stats.output_size_in_bytes - stats.alias_size_in_bytes
     return Memory(
         state=stats.argument_size_in_bytes - batch + moved,

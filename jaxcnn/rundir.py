@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from jaxcnn import checkpoint
+from jaxcnn import checkpoint, hosts
 from jaxcnn.config import Config, difference, from_json, to_json
 from jaxcnn.data import catalog
 from jaxcnn.data.catalog import Dataset
@@ -64,8 +64,10 @@ class BadRecords:
         return sum(map(len, self._found.values()))
 
     def write(self) -> None:
-        """Bring the file up to date."""
-        if len(self):
+        """Bring the file up to date, with what all processes have met."""
+        for found in self._found.values():
+            found.update(hosts.union(found))
+        if len(self) and hosts.is_first():
             write_text(self._path, json.dumps(self._found, indent=2) + "\n")
 
 
@@ -151,19 +153,22 @@ class RunDir:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the directory and hold its lock. UsageError while another process holds it."""
+        """Make the directory and hold its lock, the first process for all. UsageError while another run holds it."""
+        if not hosts.is_first():
+            yield
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise UsageError(
-                    f"workdir={self.path} is in use by another process; choose another --workdir"
-                ) from None
+                raise UsageError(f"workdir={self.path} is in use by another run; choose another --workdir") from None
             yield
 
     def write_config(self, config: Config, dataset: Dataset) -> None:
-        """Write dataset.json and config.json: from now on the directory is this run's."""
+        """Write dataset.json and config.json, on the first process: from now on the directory is this run's."""
+        if not hosts.is_first():
+            return
         write_text(self.dataset, catalog.to_json(dataset))
         write_text(self.config, to_json(config))
 

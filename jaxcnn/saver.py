@@ -7,8 +7,8 @@ from typing import Any
 import orbax.checkpoint as ocp
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
-from jaxcnn import checkpoint, tree
-from jaxcnn.errors import CheckpointError, Preempted
+from jaxcnn import checkpoint, hosts, tree
+from jaxcnn.errors import CheckpointError, PeerError, Preempted
 from jaxcnn.state import State
 
 _ATOMICITY = AtomicityOptions(mode=AtomicityMode.COMMIT_FILE)
@@ -60,7 +60,7 @@ class Saver:
             )
             self._manager.save(step, args=arguments, force=True)
         except Exception as error:  # whatever orbax or the disk says: the run is worth more than this save
-            self._failed(error)
+            self._failed((str(error).splitlines() or [type(error).__name__])[0])
 
     def note_score(self, step: int, accuracy: float | None) -> None:
         """Say how accurate a step is: the best one stays."""
@@ -79,7 +79,9 @@ class Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Finish the last save, also when the run ends by an error or a stop."""
+        """Finish the last save, also when the run ends by an error or a stop; without a peer it cannot be finished."""
+        if kind is not None and issubclass(kind, PeerError):
+            return
         try:
             if kind is None or issubclass(kind, Preempted):
                 self.wait()
@@ -91,21 +93,25 @@ class Saver:
     def _drain(self) -> None:
         if not self._pending:
             return
+        problem = ""
         try:
             self._manager.wait_until_finished()
-            if not (self._directory / str(self._pending) / checkpoint.MARKER).exists():
-                raise OSError("the step was not committed")
-            self._failures = 0
+            if hosts.is_first() and not (self._directory / str(self._pending) / checkpoint.MARKER).exists():
+                problem = "the step was not committed"
         except Exception as error:
-            self._failed(error)
+            problem = (str(error).splitlines() or [type(error).__name__])[0]
+        if problem := next(filter(None, hosts.all_say(problem)), ""):
+            self._failed(problem)
+        else:
+            self._failures = 0
         self._pending = 0
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, reason: str) -> None:
         self._failures += 1
         step, self._pending = self._pending, 0
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         self._warn(f"checkpoint of step {step} not written ({reason}); training goes on")
-        checkpoint.remove_unfinished(self._directory)
+        if hosts.is_first():
+            checkpoint.remove_unfinished(self._directory)
         if self._failures >= _MAX_FAILURES:
             raise CheckpointError(
                 f"{self._failures} checkpoints in a row could not be written to {self._directory}: {reason}"

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen
-from jax.sharding import NamedSharding
 
 from jaxcnn import rng
 from jaxcnn.typing import Array, PyTree, Variables
@@ -56,12 +55,16 @@ def make_init(
     return init
 
 
-def abstract_state(init: Init, sharding: NamedSharding) -> State:
-    """Shapes, dtypes and shardings of the state, with no array made."""
+def abstract_state(init: Init, shardings: Callable[[PyTree], PyTree]) -> State:
+    """Shapes, dtypes and shardings of the state, with no array made; ``shardings`` says where arrays of these shapes live."""
     shapes = jax.eval_shape(init)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings(shapes),
+    )
 
 
-def born_sharded(init: Init, sharding: NamedSharding) -> State:
-    """The initial state, made on the devices by one compiled call."""
-    return jax.jit(init, out_shardings=sharding)()
+def born_sharded(init: Init, shardings: PyTree) -> State:
+    """The initial state, made where it will live by one compiled call."""
+    return jax.jit(init, out_shardings=shardings)()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -51,6 +52,11 @@ class Task:
     abstract: State
 
     @property
+    def shardings(self) -> State:
+        """Where the leaves of the state live."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+
+    @property
     def num_classes(self) -> int:
         """Logits of the network: one a class, or more."""
         return num_logits(self.config, self.dataset)
@@ -93,12 +99,12 @@ class Task:
             cropped=self.crops_on_host,
             leave_out_bad=config.data.max_bad_records > 0,
         )
-        everywhere = meshes.everywhere(self.mesh)
-        return jax.jit(update, donate_argnums=0, out_shardings=everywhere)
+        return jax.jit(update, donate_argnums=0, out_shardings=(self.shardings, meshes.everywhere(self.mesh)))
 
     def eval_step(self):
         """The jitted ``(variables, batch) -> sums``."""
-        return jax.jit(make_eval_step(self.model, self.normalise(), self.views()))
+        evaluate = make_eval_step(self.model, self.normalise(), self.views())
+        return jax.jit(evaluate, out_shardings=meshes.everywhere(self.mesh))
 
     def predict_step(self):
         """The jitted ``(variables, uint8 images) -> probabilities``."""
@@ -142,19 +148,27 @@ class Task:
             length, channels = self.image_shape[0] * 8 // 7, self.image_shape[2]
             records = source.cached(self.dataset, records, data.cache, length, channels)
         reader = Reader(self.dataset, records, size, fit, data.max_bad_records)
-        return Stream(reader, rows, crops, data.threads, data.ahead)
+        return Stream(reader, rows, crops, data.threads, data.ahead, meshes.share(self.mesh))
 
     def num_examples(self, split: str) -> int:
         """Number of examples of a split, without reading it."""
         return split_size(source.split_sizes(self.dataset, self.config.data.data_dir), split)
 
 
-def build(config: Config, num_devices: int | None = None, dataset: catalog.Dataset | None = None) -> Task:
+def build(
+    config: Config,
+    num_devices: int | None = None,
+    dataset: catalog.Dataset | None = None,
+    mesh_shape: str | None = None,
+) -> Task:
     """Turn a config into objects. UsageError for unknown names, fields and sizes that do not fit; nothing is compiled.
 
-    ``dataset``: the row that ``config.data.dataset`` names, where it is known already; None: it is looked up.
+    Args:
+      config: of the run.
+      num_devices, mesh_shape: the devices, see ``mesh.make_mesh``.
+      dataset: the row that ``config.data.dataset`` names, where it is known already; None: it is looked up.
     """
-    mesh = meshes.make_mesh(num_devices)
+    mesh = meshes.make_mesh(num_devices, mesh_shape)
     dataset = dataset or source.find(config.data.dataset, config.data.data_dir)
     rows, columns, channels = dataset.image_shape
     size = config.data.image_size
@@ -165,12 +179,12 @@ def build(config: Config, num_devices: int | None = None, dataset: catalog.Datas
     image_shape = (rows, columns, channels) if size is None else (size, size, channels)
     num_classes, overrides = num_logits(config, dataset), dict(config.model.overrides)
     if overrides.get("norm") == "local":  # each device normalises its own examples
-        overrides["norm"] = f"ghost:{max(config.data.batch_size // mesh.size, 1)}"
+        overrides["norm"] = f"ghost:{max(config.data.batch_size // meshes.num_rows(mesh), 1)}"
     model = models.create_model(config.model.name, num_classes, config.model.dtype, **overrides)
     optimizer = make_optimizer(config.optimizer)
     init = make_init(model, optimizer, image_shape, config.seed, config.optimizer.ema_decay is not None)
     with _as_usage_error(config):
-        abstract = abstract_state(init, meshes.everywhere(mesh))
+        abstract = abstract_state(init, functools.partial(meshes.weights, mesh))
     names = list(tree.named_leaves(abstract.params))
     for pattern in config.optimizer.freeze:
         if not any(tree.matches(name, [pattern]) for name in names):

@@ -63,7 +63,9 @@ def load(task: Task, warn: Callable[[str], None]) -> dict[str, Any]:
 def start(state: State, weights: dict[str, Any]) -> State:
     """The state with these weights in place of its own; a moving average starts from them too."""
     own = _variables(state)
-    new = {name: weights.get(name, leaf) for name, leaf in own.items()}
+    new = {
+        name: jax.device_put(weights[name], leaf.sharding) if name in weights else leaf for name, leaf in own.items()
+    }
     nested = {"params": {}, "batch_stats": {}, **traverse_util.unflatten_dict(new, sep="/")}
     copied = jax.tree.map(jnp.copy, nested) if state.ema else {}
     return state._replace(params=nested["params"], batch_stats=nested["batch_stats"], ema=copied)
@@ -76,7 +78,7 @@ def _variables(state: State) -> dict[str, Any]:
 def _head(task: Task) -> set[str]:
     """The leaves whose shapes change with the class count."""
     model = dataclasses.replace(task.config.model, num_classes=task.num_classes + 1, init_from=None)
-    other = build(dataclasses.replace(task.config, model=model), num_devices=1)
+    other = build(dataclasses.replace(task.config, model=model))
     wider = _variables(other.abstract)
     return {name for name, leaf in _variables(task.abstract).items() if wider[name].shape != leaf.shape}
 

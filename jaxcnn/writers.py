@@ -11,6 +11,7 @@ import jax
 import rich.progress
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+from jaxcnn import hosts
 from jaxcnn.console import console, say
 from jaxcnn.errors import NonFiniteError, UsageError
 from jaxcnn.rundir import RunDir, read_rows, write_text
@@ -26,12 +27,15 @@ class MetricsLog:
     """``metrics.jsonl``: one line per update, in order, each step once, also after any number of kills and resumes.
 
     Args:
-      path: the file.
+      path: the file; None: nothing is written, on a process that is not the first.
       step: updates completed so far; lines of later ones come from work that was lost and are cut off.
     """
 
-    def __init__(self, path: pathlib.Path, step: int):
-        self._path = path
+    def __init__(self, path: pathlib.Path | None, step: int):
+        self._path, self._file = path, None
+        self.last: dict[str, float] = {"step": step}
+        if path is None:
+            return
         rows = [row for row in read_rows(path) if row["step"] <= step]
         text = _as_text(rows)
         if not path.exists() or path.read_bytes() != text.encode():
@@ -39,18 +43,22 @@ class MetricsLog:
         self._file = path.open("a")
         if missing := step - len({row["step"] for row in rows}):
             say(f"{path} lacks the rows of {missing} updates before step {step}")
-        self.last: dict[str, float] = rows[-1] if rows and rows[-1]["step"] == step else {"step": step}
+        if rows and rows[-1]["step"] == step:
+            self.last = rows[-1]
 
     def write(self, rows: Sequence[Row]) -> None:
         """Append rows and hand them to the system, before the checkpoint that makes them final."""
         if rows:
+            self.last = dict(rows[-1])
+        if rows and self._file:
             self._file.write(_as_text(rows))
             self._file.flush()
-            self.last = dict(rows[-1])
 
     def amend(self, values: Row) -> None:
         """Add values to the last row: an evaluation that a stop had cut off."""
         self.last = {**self.last, **values}
+        if self._path is None or self._file is None:
+            return
         rows = [row for row in read_rows(self._path) if row["step"] != self.last["step"]] + [self.last]
         self._file.close()
         write_text(self._path, _as_text(rows))
@@ -58,11 +66,13 @@ class MetricsLog:
 
     def sync(self) -> None:
         """Wait until the rows are on the disk."""
-        os.fsync(self._file.fileno())
+        if self._file:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 class TensorBoard:
@@ -154,8 +164,10 @@ class Journal:
         *,
         tensorboard: bool = False,
     ):
-        self._log = MetricsLog(run_dir.metrics, start)
-        self._events = TensorBoard(run_dir.events, start) if tensorboard else None
+        first = hosts.is_first()  # the others keep the same rows, and write none
+        self._log = MetricsLog(run_dir.metrics if first else None, start)
+        self._log.last = json.loads(hosts.first_says(json.dumps(self._log.last)))
+        self._events = TensorBoard(run_dir.events, start) if tensorboard and first else None
         self._progress = Progress(total_steps, start)
         self._batch_size, self._num_examples = batch_size, num_examples
         self._on_device: list[tuple[int, Sums]] = []

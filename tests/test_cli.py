@@ -492,7 +492,7 @@ def test_two_processes_do_not_share_a_run(run_dir, jaxcnn_):
         fcntl.flock(file, fcntl.LOCK_EX)
         code, _, err = jaxcnn_("train", "lenet_digits", *FAST, "--steps=6", "--eval_every=3", "--workdir=run")
     assert code == 2
-    assert "in use by another process" in err
+    assert "in use by another run" in err
 
 
 def test_debug_shows_the_traceback(jaxcnn_):

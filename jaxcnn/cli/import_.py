@@ -3,7 +3,6 @@
 import jax
 
 from jaxcnn import environment, interop, models
-from jaxcnn import mesh as meshes
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.config import Config, DataConfig, LogConfig, ModelConfig, to_json
 from jaxcnn.console import output, say, table
@@ -44,7 +43,7 @@ def main(arguments: list[str], stop: Stop) -> int:
     state = State(
         jax.numpy.int32(0), variables["params"], variables["batch_stats"], task.optimizer.init(variables["params"]), {}
     )
-    state = jax.device_put(state, meshes.everywhere(task.mesh))
+    state = jax.device_put(state, task.shardings)
     with run_dir.locked():
         run_dir.write_config(config, task.dataset)
         with Saver(run_dir.checkpoints, config.checkpoint.keep, {}, warn=say) as saver:

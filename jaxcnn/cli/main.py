@@ -7,6 +7,7 @@ import sys
 import traceback
 
 from jaxcnn import environment
+from jaxcnn.cli import supervise
 from jaxcnn.errors import JaxcnnError, UsageError, nearest
 from jaxcnn.preemption import Preemption
 
@@ -30,7 +31,8 @@ jaxcnn: convolutional image classifiers as pure functions on JAX
 {verbs}
 
 `VERB --help` lists the flags of a verb. Without a verb, `./launch.sh` trains lenet_digits.
-Exit codes: 0 done, 2 bad usage, 3 data, 4 checkpoint, 5 NaN or infinity, 75 stopped and saved (start again to go on)."""
+Exit codes: 0 done, 2 bad usage, 3 data, 4 checkpoint, 5 NaN or infinity, 6 lost peer,
+75 stopped and saved (start again to go on)."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -43,8 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     except JaxcnnError as error:
         if debug:
             traceback.print_exc()
-        print(f"jaxcnn: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        print(f"jaxcnn: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        _leave(error.exit_code)
     except KeyboardInterrupt:  # train has its own way to stop
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output is gone, e.g. `jaxcnn models | head -1`
@@ -53,8 +55,18 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         if debug:
             traceback.print_exc()
-        print(f"jaxcnn: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
+        print(f"jaxcnn: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr, flush=True)
+        _leave(2)
+    except Exception:
+        traceback.print_exc()
+        _leave(1)
+
+
+def _leave(exit_code: int) -> None:
+    """End; where there are other processes, let them know."""
+    if "jaxcnn.hosts" in sys.modules:  # not imported for this: it imports jax
+        sys.modules["jaxcnn.hosts"].leave(exit_code)
+    sys.exit(exit_code)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -67,6 +79,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise UsageError(f"{verb!r} must be one of {', '.join(VERBS)}{nearest(verb, VERBS)}")
+    if verb == "train" and (several := supervise.wanted(rest)):
+        return supervise.supervise(*several)
     preemption = Preemption()
     if verb == "train":
         preemption.install()

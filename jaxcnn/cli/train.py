@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from jaxcnn import experiment, loop, models
+from jaxcnn import experiment, hosts, loop, models
 from jaxcnn.cli.flags import SHORT, Flags, Stop, configure
 from jaxcnn.config import Config, difference, from_json
 from jaxcnn.console import output, table
@@ -23,8 +23,20 @@ def main(arguments: list[str], stop: Stop) -> int:
     workdir = flags["workdir"] or default_workdir(original, config)
     if flags["resume"] not in RESUME:
         raise UsageError(f"--resume={flags['resume']} must be one of {', '.join(RESUME)}")
-    summary = loop.run(config, workdir, resume=flags["resume"], num_devices=flags["num_devices"], stop=stop)
-    _show(summary, RunDir(workdir))
+    place = hosts.find_place(flags["coordinator"], flags["num_processes"], flags["process_id"])
+    if place is not None:
+        hosts.join(place, flags["join_timeout"])
+    summary = loop.run(
+        config,
+        workdir,
+        resume=flags["resume"],
+        num_devices=flags["num_devices"],
+        mesh_shape=flags["mesh"],
+        stop=stop,
+    )
+    if hosts.is_first():
+        _show(summary, RunDir(workdir))
+    hosts.leave()
     return 0
 
 
@@ -70,6 +82,15 @@ def _flags() -> Flags:
         "resume", str, "auto", "auto: go on from the newest checkpoint, if any; never: refuse one; must: need one"
     )
     flags.define("num_devices", int | None, None, "devices to use; none: all")
+    flags.define("mesh", str | None, None, "data:8 splits the batch over 8 devices, data:4,model:2 large weights too")
+    flags.define("nproc", int, 1, "processes to start on this machine")
+    flags.define("max_restarts", int, 0, "how often the run is started again after a lost peer")
+    flags.define(
+        "coordinator", str | None, None, "HOST:PORT of process 0; none: from SLURM, Open MPI, JAX_COORDINATOR_ADDRESS"
+    )
+    flags.define("num_processes", int | None, None, "processes of the run on all machines")
+    flags.define("process_id", int | None, None, "number of this process, from 0")
+    flags.define("join_timeout", int, 300, "seconds to wait for the other processes at the start")
     flags.define("config", str | None, None, "repeat the run of this config.json; other flags change it")
     return flags
 

@@ -26,7 +26,7 @@ class Resident:
     def __init__(self, examples: Examples, everywhere: NamedSharding, rows: NamedSharding):
         self.num_examples = len(examples)
         self.bad = {int(i): "unreadable" for i in np.flatnonzero(examples.labels == UNREADABLE)}
-        self._images, self._labels = jax.device_put((examples.images, examples.labels), everywhere)
+        self._images, self._labels = _put(examples.images, everywhere), _put(examples.labels, everywhere)
         self._rows = rows
         self._gather = jax.jit(_gather, out_shardings=rows)
 
@@ -53,7 +53,14 @@ class Resident:
         """Nothing to stop."""
 
     def _put(self, rows: np.ndarray) -> Array:
-        return jax.device_put(rows, self._rows)
+        return _put(rows, self._rows)
+
+
+def _put(array: np.ndarray, sharding: NamedSharding) -> Array:
+    """An array that each process holds as a whole, on the devices; of several processes each fills its own."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def _gather(images: Array, labels: Array, index_B: Array) -> dict[str, Array]:
