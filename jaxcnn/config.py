@@ -48,6 +48,11 @@ class Config:
     seed: int = option(0, "everything random follows from it", at_least=0, below=2**32, on_resume="refuse")
     epochs: float | None = option(None, "length of the run in passes over the training split (or give steps)", above=0)
     steps: int | None = option(None, "length of the run in updates (or give epochs)", at_least=1, below=2**31)
+    elastic_exact: bool = option(
+        False,
+        "the same bits on 1, 2, 4 and 8 devices (CPU): eight shards of the batch, each with BatchNorm moments of its own",
+        on_resume="refuse",
+    )
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

@@ -39,14 +39,15 @@ def cache_dir() -> pathlib.Path:
     return path
 
 
-def prepare() -> None:
+def prepare(num_threads: int | None = None) -> None:
     """Set what jax reads at import: thread count, XLA flags, compilation cache; and how often Python looks for cycles.
 
-    ``NPROC`` pins XLA's thread count, on which the bits of a sum depend. The flag takes small convolutions off a slow
-    path of the CPU backend; it is experimental, so it is set only where a probe of the installed jaxlib succeeded.
+    ``NPROC`` pins XLA's thread count, on which the bits of a sum depend: ``num_threads``; None: one a core. The flag takes
+    small convolutions off a slow path of the CPU backend; it is experimental, so it is set only where a probe of the
+    installed jaxlib succeeded.
     """
     gc.set_threshold(100_000)  # tracing makes objects by the million, none in cycles: collecting took a third of it
-    os.environ.setdefault("NPROC", str(num_cores()))
+    os.environ.setdefault("NPROC", str(num_threads or num_cores()))
     # 3: fatal only. XLA logs an error for each program that it loads from the cache because it does not find two of
     # its own tuning hints ("prefer-no-gather") among the machine's features; what really fails raises an exception.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -23,6 +24,7 @@ from jaxcnn.console import console
 from jaxcnn.errors import PeerError, UsageError
 
 _HEARTBEAT_SECONDS = 15  # without a sign of life from a peer, after which all others end
+_LOST = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION):")
 _PATIENCE_SECONDS = 5  # that a process that failed waits for the others to fail too
 
 
@@ -209,13 +211,13 @@ def fetch(array: jax.Array) -> np.ndarray:
 
 @contextlib.contextmanager
 def naming_lost_peers() -> Iterator[None]:
-    """PeerError instead of what a collective operation says when one of the processes is gone."""
+    """PeerError instead of what a collective operation says when one of the processes is gone; also a decorator."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
-            raise
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # gloo's come as either
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if jax.process_count() == 1 or not _LOST.match(reason):
+            raise
         raise PeerError(f"process {jax.process_index()}: a peer is lost ({reason[:200]}); start all again") from error
 
 

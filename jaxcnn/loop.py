@@ -23,6 +23,7 @@ from jaxcnn.task import Task, build, steps_per_epoch, total_steps
 from jaxcnn.writers import Journal, Row, check_tensorboard
 
 
+@hosts.naming_lost_peers()
 def run(
     config: Config,
     workdir: str | os.PathLike[str],
@@ -51,7 +52,7 @@ def run(
     data = config.data
     task = build(config, num_devices, mesh_shape=mesh_shape)
     stop = hosts.together(stop)
-    meshes.check_batch("data.batch_size", data.batch_size, task.mesh)
+    meshes.check_batch("data.batch_size", data.batch_size, task.mesh, config.optimizer.accumulate)
     num_train, num_eval = task.num_examples(data.train_split), task.num_examples(data.eval_split)
     if data.batch_size > num_train:
         raise UsageError(
@@ -73,7 +74,7 @@ def run(
         weights = transfer.load(task, warn=say)
 
     train, test = task.load(data.train_split, train=True), task.load(data.eval_split)
-    with hosts.naming_lost_peers(), ExitStack() as stack:
+    with ExitStack() as stack:
         stack.callback(train.close)
         stack.callback(test.close)
         stack.enter_context(run_dir.locked())
@@ -91,6 +92,9 @@ def run(
         for notice in notices if start < total else ():
             say(f"changed since the last start: {notice}")
         say(_opening(task, num_train, num_eval, start, total))
+        threads = environment.versions()["NPROC"]
+        if config.elastic_exact and threads != "8":
+            say(f"elastic_exact with NPROC={threads}: start with NPROC=8, or the bits depend on the number of devices")
 
         scores = {
             int(step): score for step, score in json.loads(hosts.first_says(json.dumps(run_dir.scores()))).items()

@@ -109,13 +109,17 @@ def share(mesh: Mesh) -> tuple[int, int]:
     return rows[0] // len(rows), num_rows(mesh) // len(rows)
 
 
-def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
-    """UsageError unless the axis ``data`` divides the batch; names the nearest sizes that it does."""
-    count = num_rows(mesh)
+def check_batch(name: str, batch_size: int, mesh: Mesh, parts: int = 1) -> None:
+    """UsageError unless the axis ``data`` divides each of ``parts`` of the batch; names the nearest sizes that it does."""
+    over = f"{mesh.size} devices" if mesh.size == num_rows(mesh) else f"{num_rows(mesh)} parts of the mesh's axis data"
+    check_multiple(name, batch_size, num_rows(mesh) * parts, over + (f" x {parts} parts" if parts > 1 else ""))
+
+
+def check_multiple(name: str, batch_size: int, count: int, over: str) -> None:
+    """UsageError unless ``count``, which ``over`` tells in words, divides the batch."""
     if batch_size % count:
         below = batch_size // count * count
         near = " or ".join(str(size) for size in (below, below + count) if size)
-        over = f"{count} devices" if mesh.size == count else f"{count} parts of the mesh's axis data"
         raise UsageError(f"{name}={batch_size} must be a multiple of the {over}, e.g. {near}")
 
 

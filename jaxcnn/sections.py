@@ -187,6 +187,9 @@ class OptimizerConfig:
         (), "patterns of layers that stay as they are, e.g. `conv1,layer1_*`; their BatchNorm uses its running moments"
     )
     decay_all: bool = option(False, "weight decay also on biases and normalisation parameters")
+    accumulate: int = option(
+        1, "parts of the batch whose gradients are computed one after the other, for less memory", at_least=1
+    )
     clip_norm: float | None = option(None, "largest global norm of the gradient; none: no clipping", above=0)
     ema_decay: float | None = option(
         None,

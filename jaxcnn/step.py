@@ -1,7 +1,7 @@
 """One update, as a pure function: ``train_step(state, batch) -> (state, sums)``."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +9,34 @@ import optax
 from flax import linen
 
 from jaxcnn import rng
-from jaxcnn.augment import mix, pipeline
-from jaxcnn.config import AugmentConfig
+from jaxcnn.augment import mix
 from jaxcnn.errors import UsageError
 from jaxcnn.losses import mixed_cross_entropy
 from jaxcnn.metrics import classification_sums
 from jaxcnn.nn import BatchNorm
 from jaxcnn.state import State
 from jaxcnn.tree import all_finite, leaf_name, matches
-from jaxcnn.typing import Array, Batch, PyTree, Schedule, Sums
+from jaxcnn.typing import Array, Batch, Key, PyTree, Schedule, Sums
 
 TrainStep = Callable[[State, Batch], tuple[State, Sums]]
+
+
+class Gradient(NamedTuple):
+    """What an update is made of. Those of parts of a batch are added up.
+
+    Attributes:
+      grads: gradient of the objective.
+      batch_stats: running moments of BatchNorm after the batch; of one of k parts, divided by k.
+      sums: ``classification_sums`` over the batch as the network saw it, and ``objective``.
+    """
+
+    grads: PyTree
+    batch_stats: PyTree
+    sums: Sums
+
+
+GradientFn = Callable[[PyTree, PyTree, Batch, Key, Array, int], Gradient]
+Update = Callable[[State, Gradient], tuple[State, Sums]]
 
 
 def make_normalise(mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Array], Array]:
@@ -33,91 +50,141 @@ def make_normalise(mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[
     return normalise
 
 
-def make_train_step(
+def make_gradient(
     model: linen.Module,
-    optimizer: optax.GradientTransformation,
-    schedule: Schedule,
     normalise: Callable[[Array], Array],
-    augment: AugmentConfig,
     *,
     num_classes: int,
-    seed: int,
     label_smoothing: float = 0.0,
     aux_weight: float = 0.3,
     freeze: tuple[str, ...] = (),
-    ema_decay: float | None = None,
-    cropped: bool = False,
     leave_out_bad: bool = False,
-) -> TrainStep:
-    """The update of step ``state.step``, to be jitted by the caller.
+) -> GradientFn:
+    """``(params, batch_stats, augmented batch, dropout key, real, parts) -> Gradient``.
 
-    Randomness comes from (seed, stream, step). ``sums`` holds the sums of ``classification_sums`` over the batch as the
-    network saw it, of mixed images against the label with the larger share, and the scalars ``objective``, ``grad_norm``,
-    ``learning_rate`` and ``finite``: no NaN or infinity in loss, gradient, new parameters or batch statistics.
+    The batch may be one of ``parts`` of a larger one, in which ``real`` examples count: the objective of a part is the sum
+    of its losses divided by ``real``. With ``leave_out_bad`` examples of label < 0, which could not be read, count nowhere
+    but in the moments of BatchNorm. Of mixed images the sums look at the label with the larger share.
 
     A network may return auxiliary logits as well, ``(logits, logits, ...)``; their losses count ``aux_weight`` each.
-    Layers that a pattern of ``freeze`` fits (``tree.matches``) stay bit for bit as they are, running moments included.
-    With ``cropped`` the images are what ``augment.crop`` has cut out already.
-    With ``leave_out_bad`` examples of label < 0, which could not be read, count nowhere but in the moments of BatchNorm.
+    BatchNorm layers that a pattern of ``freeze`` fits normalise with their running moments.
     """
-    augmented = pipeline.make_augment(augment, seed, cropped)
 
-    def frozen(leaves: PyTree) -> PyTree:
-        """True for the leaves that stay as they are."""
-        return jax.tree_util.tree_map_with_path(lambda path, _: matches(leaf_name(path), freeze), leaves)
+    def gradient(params: PyTree, batch_stats: PyTree, batch: Batch, dropout: Key, real: Array, parts: int) -> Gradient:
+        x_BHWC, real_B = normalise(batch["image"]), mix.is_labelled(batch) if leave_out_bad else None
 
-    def train_step(state: State, batch: Batch) -> tuple[State, Sums]:
-        batch = augmented(batch, state.step)
-        x_BHWC = normalise(batch["image"])
-
-        real_B = mix.is_labelled(batch) if leave_out_bad else None
-
-        def mean(loss_B: Array) -> Array:
-            if real_B is None:
-                return jnp.mean(loss_B)
-            return jnp.sum(jnp.where(real_B, loss_B, 0.0)) / jnp.maximum(jnp.sum(real_B, dtype=jnp.float32), 1)
+        def total(loss_B: Array) -> Array:
+            return jnp.sum(loss_B if real_B is None else jnp.where(real_B, loss_B, 0.0))
 
         def objective(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
             with linen.intercept_methods(_with_frozen_moments(freeze)):
                 output, updated = model.apply(
-                    {"params": params, "batch_stats": state.batch_stats},
+                    {"params": params, "batch_stats": batch_stats},
                     x_BHWC,
                     train=True,
                     mutable=["batch_stats"],
-                    rngs={"dropout": rng.key(seed, "dropout", state.step)},
+                    rngs={"dropout": dropout},
                 )
             logits_BK, *auxiliary = output if isinstance(output, tuple) else (output,)
             if logits_BK.ndim != 2 or logits_BK.shape[1] != num_classes:
                 raise UsageError(
                     f"the network gives logits of shape {logits_BK.shape}, must be [batch, {num_classes} classes]"
                 )
-            loss, *more = (
-                mean(mixed_cross_entropy(logits, batch, label_smoothing)) for logits in (logits_BK, *auxiliary)
-            )
+            losses = [mixed_cross_entropy(logits, batch, label_smoothing) for logits in (logits_BK, *auxiliary)]
+            loss, *more = (total(loss_B) / real for loss_B in losses)
             return loss + aux_weight * sum(more, jnp.float32(0)), (logits_BK, updated.get("batch_stats", {}))
 
-        (loss, (logits_BK, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (loss, (logits_BK, moved)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        sums = {**classification_sums(logits_BK, mix.main_label(batch), real_B), "objective": loss}
+        return Gradient(grads, jax.tree.map(lambda leaf: leaf / parts, moved), sums)
+
+    return gradient
+
+
+def num_real(batch: Batch, leave_out_bad: bool) -> Array:
+    """Examples of an augmented batch that count in the loss, float32, at least 1."""
+    if not leave_out_bad:
+        return jnp.float32(batch["label"].shape[0])
+    return jnp.maximum(jnp.sum(mix.is_labelled(batch), dtype=jnp.float32), 1)
+
+
+def accumulated(gradient: GradientFn, parts: int) -> GradientFn:
+    """The gradient of a batch from that of ``parts`` of it, one after the other, in the memory of one.
+
+    Equal to the gradient of the whole for a network without BatchNorm and dropout. BatchNorm normalises each part with its
+    own moments, so a batch B in k parts is one of ``norm=ghost:B/k``; dropout draws for each part anew. Part i takes each
+    k-th row from row i on, so that every device has a share of each.
+    """
+
+    def add_up(params: PyTree, batch_stats: PyTree, batch: Batch, dropout: Key, real: Array, of: int) -> Gradient:
+        cut = jax.tree.map(lambda rows: rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1), batch)
+
+        def part(number: Array, rows: Batch) -> Gradient:
+            key = jax.random.fold_in(dropout, number)
+            return gradient(params, batch_stats, rows, key, real, of * parts)
+
+        def add(so_far: Gradient, numbered: tuple[Array, Batch]) -> tuple[Gradient, None]:
+            return jax.tree.map(jnp.add, so_far, part(*numbered)), None
+
+        numbered = (jnp.arange(parts), cut)
+        shapes = jax.eval_shape(part, *jax.tree.map(lambda leaf: leaf[0], numbered))
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.scan(add, nothing, numbered)[0]
+
+    return add_up if parts > 1 else gradient
+
+
+def make_update(
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    *,
+    freeze: tuple[str, ...] = (),
+    ema_decay: float | None = None,
+) -> Update:
+    """``(state, gradient) -> (state, sums)``; the sums are the gradient's and ``grad_norm``, ``learning_rate`` and ``finite``.
+
+    ``finite``: no NaN or infinity in loss, gradient, new parameters or batch statistics. Layers that a pattern of ``freeze``
+    fits (``tree.matches``) stay bit for bit as they are.
+    """
+
+    def frozen(leaves: PyTree) -> PyTree:
+        """True for the leaves that stay as they are."""
+        return jax.tree_util.tree_map_with_path(lambda path, _: matches(leaf_name(path), freeze), leaves)
+
+    def update(state: State, gradient: Gradient) -> tuple[State, Sums]:
         fixed = frozen(state.params)  # the optimizer sees them as zeros: no gradient, nothing to decay
         grads, shown = (
             jax.tree.map(lambda leaf, stays: jnp.zeros_like(leaf) if stays else leaf, tree, fixed)
-            for tree in (grads, state.params)
+            for tree in (gradient.grads, state.params)
         )
         direction, opt_state = optimizer.update(grads, state.opt_state, shown)
         learning_rate = schedule(state.step)
         params = jax.tree.map(lambda p, d, stays: p if stays else p - learning_rate * d, state.params, direction, fixed)
-        new = {"params": params, "batch_stats": batch_stats}
+        new = {"params": params, "batch_stats": gradient.batch_stats}
         ema = {}
         if ema_decay is not None:
             ema = optax.incremental_update(new, state.ema, 1 - ema_decay)
         grad_norm = optax.tree.norm(grads)
-        sums = {
-            **classification_sums(logits_BK, mix.main_label(batch), real_B),
-            "objective": loss,
-            "grad_norm": grad_norm,
-            "learning_rate": learning_rate,
-            "finite": jnp.isfinite(loss) & jnp.isfinite(grad_norm) & all_finite(new),
-        }
-        return State(state.step + 1, params, batch_stats, opt_state, ema), sums
+        finite = jnp.isfinite(gradient.sums["objective"]) & jnp.isfinite(grad_norm) & all_finite(new)
+        sums = {**gradient.sums, "grad_norm": grad_norm, "learning_rate": learning_rate, "finite": finite}
+        return State(state.step + 1, params, gradient.batch_stats, opt_state, ema), sums
+
+    return update
+
+
+def make_train_step(
+    gradient: GradientFn,
+    update: Update,
+    augment: Callable[[Batch, Array], Batch],
+    seed: int,
+    leave_out_bad: bool = False,
+) -> TrainStep:
+    """The update of step ``state.step``, to be jitted by the caller. Randomness comes from (seed, stream, step)."""
+
+    def train_step(state: State, batch: Batch) -> tuple[State, Sums]:
+        batch = augment(batch, state.step)
+        dropout, real = rng.key(seed, "dropout", state.step), num_real(batch, leave_out_bad)
+        return update(state, gradient(state.params, state.batch_stats, batch, dropout, real, 1))
 
     return train_step
 

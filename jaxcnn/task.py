@@ -12,8 +12,9 @@ import optax
 from flax import linen
 from jax.sharding import Mesh
 
+from jaxcnn import exact, models, schedules, step, tree
 from jaxcnn import mesh as meshes
-from jaxcnn import models, schedules, step, tree
+from jaxcnn.augment import pipeline
 from jaxcnn.config import Config
 from jaxcnn.data import catalog, source
 from jaxcnn.data.reader import Reader
@@ -83,23 +84,30 @@ class Task:
 
     def train_step(self, total_steps: int) -> step.TrainStep:
         """The jitted update; it takes the memory of the state that it is given."""
-        config = self.config
-        update = step.make_train_step(
+        config, leave_out_bad = self.config, self.config.data.max_bad_records > 0
+        gradient = step.make_gradient(
             self.model,
-            self.optimizer,
-            schedules.make_schedule(config.schedule, config.optimizer.learning_rate, total_steps),
             self.normalise(),
-            config.augment,
             num_classes=self.num_classes,
-            seed=config.seed,
             label_smoothing=config.loss.label_smoothing,
             aux_weight=config.loss.aux_weight,
             freeze=config.optimizer.freeze,
-            ema_decay=config.optimizer.ema_decay,
-            cropped=self.crops_on_host,
-            leave_out_bad=config.data.max_bad_records > 0,
+            leave_out_bad=leave_out_bad,
         )
-        return jax.jit(update, donate_argnums=0, out_shardings=(self.shardings, meshes.everywhere(self.mesh)))
+        update = step.make_update(
+            self.optimizer,
+            schedules.make_schedule(config.schedule, config.optimizer.learning_rate, total_steps),
+            freeze=config.optimizer.freeze,
+            ema_decay=config.optimizer.ema_decay,
+        )
+        gradient = step.accumulated(gradient, config.optimizer.accumulate)
+        if config.elastic_exact:
+            return exact.make_train_step(
+                gradient, update, config.augment, self.mesh, config.seed, self.crops_on_host, leave_out_bad
+            )
+        augment = pipeline.make_augment(config.augment, config.seed, self.crops_on_host)
+        train_step = step.make_train_step(gradient, update, augment, config.seed, leave_out_bad)
+        return jax.jit(train_step, donate_argnums=0, out_shardings=(self.shardings, meshes.everywhere(self.mesh)))
 
     def eval_step(self):
         """The jitted ``(variables, batch) -> sums``."""
@@ -169,6 +177,8 @@ def build(
       dataset: the row that ``config.data.dataset`` names, where it is known already; None: it is looked up.
     """
     mesh = meshes.make_mesh(num_devices, mesh_shape)
+    if config.elastic_exact:
+        exact.check(mesh, config.data.batch_size)
     dataset = dataset or source.find(config.data.dataset, config.data.data_dir)
     rows, columns, channels = dataset.image_shape
     size = config.data.image_size
@@ -178,8 +188,9 @@ def build(
         )
     image_shape = (rows, columns, channels) if size is None else (size, size, channels)
     num_classes, overrides = num_logits(config, dataset), dict(config.model.overrides)
-    if overrides.get("norm") == "local":  # each device normalises its own examples
-        overrides["norm"] = f"ghost:{max(config.data.batch_size // meshes.num_rows(mesh), 1)}"
+    if overrides.get("norm") == "local":  # each device normalises its own examples; in an exact run each shard does
+        size = max(config.data.batch_size // meshes.num_rows(mesh), 1)
+        overrides["norm"] = "global" if config.elastic_exact else f"ghost:{size}"
     model = models.create_model(config.model.name, num_classes, config.model.dtype, **overrides)
     optimizer = make_optimizer(config.optimizer)
     init = make_init(model, optimizer, image_shape, config.seed, config.optimizer.ema_decay is not None)

@@ -29,7 +29,7 @@ FLOORS = [
     ["errors", "typing", "fields", "sections", "config", "rng", "tree", "environment", "console"],
     ["nn", "data", "augment", "losses", "metrics", "schedules", "optim"],
     ["models", "receptive", "complexity", "interop"],
-    ["hosts", "mesh", "state", "step", "evaluate"],
+    ["hosts", "mesh", "state", "step", "exact", "evaluate"],
     ["checkpoint", "saver", "rundir", "writers", "plots", "preemption", "experiment", "task", "transfer", "plan"],
     ["loop", "bench"],
     ["cli"],

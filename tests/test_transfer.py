@@ -19,7 +19,7 @@ from jaxcnn.losses import cross_entropy
 from jaxcnn.optim import make_optimizer
 from jaxcnn.rundir import RunDir
 from jaxcnn.state import State
-from jaxcnn.step import make_train_step
+from jaxcnn.step import make_gradient, make_train_step, make_update
 
 
 def random_weights(seed=0):
@@ -190,16 +190,9 @@ def one_step(name, num_classes=10, momentum=0.9, weight_decay=0.1, freeze=(), mo
     images = np.random.default_rng(0).integers(0, 255, (4, *shape), np.uint8)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *shape)))
     optimizer = make_optimizer(OptimizerConfig("sgd", momentum=momentum, weight_decay=weight_decay))
-    step = make_train_step(
-        model,
-        optimizer,
-        lambda step: jnp.float32(0.1),
-        lambda x: x.astype(jnp.float32) / 64 - 2,
-        AugmentConfig(),
-        num_classes=num_classes,
-        seed=0,
-        freeze=freeze,
-    )
+    gradient = make_gradient(model, lambda x: x.astype(jnp.float32) / 64 - 2, num_classes=num_classes, freeze=freeze)
+    update = make_update(optimizer, lambda step: jnp.float32(0.1), freeze=freeze)
+    step = make_train_step(gradient, update, lambda batch, step: batch, seed=0)
     params, stats = variables["params"], variables.get("batch_stats", {})
     opt_state = optimizer.init(params)
     opt_state = jax.tree.map(jnp.ones_like, opt_state) if moving else opt_state

@@ -25,6 +25,8 @@ VERBS = {
     "help": "show this",
 }
 
+_EXACT_THREADS = 8  # at least one a device, and no run of --elastic_exact has more
+
 _HELP = """\
 jaxcnn: convolutional image classifiers as pure functions on JAX
 
@@ -62,6 +64,11 @@ def main(argv: list[str] | None = None) -> None:
         _leave(1)
 
 
+def _is_exact(arguments: list[str]) -> bool:
+    """Whether the run is to give the same bits everywhere: that takes one thread count, known before jax is imported."""
+    return any(word.lstrip("-").lower() in ("elastic_exact", "elastic_exact=true") for word in arguments)
+
+
 def _leave(exit_code: int) -> None:
     """End; where there are other processes, let them know."""
     if "jaxcnn.hosts" in sys.modules:  # not imported for this: it imports jax
@@ -84,6 +91,7 @@ def _dispatch(arguments: list[str]) -> int:
     preemption = Preemption()
     if verb == "train":
         preemption.install()
-    environment.prepare()
+        supervise.end_with_supervisor()
+    environment.prepare(_EXACT_THREADS if _is_exact(rest) else None)
     module = f"jaxcnn.cli.{verb}_" if keyword.iskeyword(verb) else f"jaxcnn.cli.{verb}"
     return importlib.import_module(module).main(rest, preemption.requested)

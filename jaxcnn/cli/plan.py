@@ -17,8 +17,8 @@ def main(arguments: list[str], stop: Stop) -> int:
             raise UsageError(f"--{name}={flags[name]} must be > 0")
     if flags["bandwidth"] and not flags["tflops"]:
         raise UsageError("--bandwidth needs --tflops as well: time is the longer of arithmetic and memory traffic")
-    task = build(config, flags["num_devices"])
-    meshes.check_batch("data.batch_size", config.data.batch_size, task.mesh)
+    task = build(config, flags["num_devices"], mesh_shape=flags["mesh"])
+    meshes.check_batch("data.batch_size", config.data.batch_size, task.mesh, config.optimizer.accumulate)
     found, device = plan.make_plan(task), task.mesh.devices.flat[0]
     memory, batch = found.memory, config.data.batch_size
     rows = {

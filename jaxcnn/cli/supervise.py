@@ -5,6 +5,7 @@ for each process, and watched. On several machines each has its own supervisor; 
 supervisor starts its own again.
 """
 
+import ctypes
 import itertools
 import os
 import signal
@@ -19,7 +20,8 @@ from jaxcnn.errors import PeerError, Preempted, UsageError
 
 _GRACE_SECONDS = 30.0  # for the others to end by themselves, when one has; JAX notices a dead peer within 15
 _RESTART_AFTER_SECONDS = 1.0
-SUPERVISOR = "JAXCNN_SUPERVISOR"  # set for the processes that we start: our process id
+_SUPERVISOR = "JAXCNN_SUPERVISOR"  # set for the processes that we start: our process id
+_PR_SET_PDEATHSIG = 1
 
 
 def wanted(arguments: Sequence[str]) -> tuple[int, int, list[str]] | None:
@@ -65,6 +67,16 @@ def supervise(nproc: int, max_restarts: int, arguments: Sequence[str]) -> int:
         _tell(f"{lost}; restart {restart} of {max_restarts}")
         time.sleep(_RESTART_AFTER_SECONDS)
     raise AssertionError("a loop without end")
+
+
+def end_with_supervisor() -> None:
+    """Have this process, if a supervisor started it, get SIGTERM when that dies, so that no run goes on unwatched (Linux)."""
+    parent = os.environ.pop(_SUPERVISOR, None)
+    if parent is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it died before we asked
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def outcome(codes: Sequence[int]) -> int:
@@ -123,11 +135,12 @@ class _Group:
 
     def _start(self, number: int, address: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "jaxcnn", "train", *self._arguments]
-        environment = {**os.environ, SUPERVISOR: str(os.getpid())}
+        environment = {**os.environ, _SUPERVISOR: str(os.getpid())}
         if self._nproc > 1:
             command += [f"--coordinator={address}", f"--num_processes={self._nproc}", f"--process_id={number}"]
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            environment.setdefault("NPROC", str(max(1, cores // self._nproc)))
+            if not any("elastic_exact" in word for word in self._arguments):  # which has a count of its own
+                environment.setdefault("NPROC", str(max(1, cores // self._nproc)))
             environment.setdefault("JAX_LOCAL_DEVICE_IDS", str(number))  # a GPU each
         # A session of its own: Ctrl-C on the terminal reaches us alone, and we pass it on.
         return subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE)
