@@ -78,6 +78,39 @@ def photographs_table() -> str:
     return "\n".join([*lines, "", note])
 
 
+def scaling_table() -> str:
+    """Communication of an update, and what it costs."""
+    result = read("scaling")
+    lines = [
+        "| update on 8 devices | operations | must be summed, MB | is communicated, MB | in place |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["rows"].items():
+        sizes = f"{row['optimum_bytes'] / 1e6:.4f} | {row['bytes'] / 1e6:.4f}"
+        lines.append(
+            f"| {name} | {row['operations']} {', '.join(row['kinds'])} | {sizes} | {row['donated']} of {row['state_leaves']} arrays |"
+        )
+    first = next(iter(result["rows"].values()))
+    counts = [prediction["count"] for prediction in first["predictions"]]
+    lines += [
+        "",
+        "| predicted efficiency | " + " | ".join(f"{count:,}" for count in counts) + " |",
+        "|---" * (len(counts) + 1) + "|",
+    ]
+    for name, row in result["rows"].items():
+        if row["optimum_bytes"] > 1e8:  # smaller networks are not trained on hundreds
+            cells = " | ".join(f"{100 * p['waiting']:.0f} to {100 * p['hidden']:.0f} %" for p in row["predictions"])
+            lines.append(f"| {name} | {cells} |")
+    network = first["network"]
+    note = (
+        f"Read from the compiled program (jax {result['versions']['jax']}, {result['date']}); efficiency computed, not measured, for "
+        f"{network['tflops']:g} TFLOP/s an accelerator, {network['inside']:g} GB/s within groups of {network['group']}, "
+        f"{network['between']:g} GB/s between them and {network['latency']:g} us a message: without any overlap, and with the "
+        "gradients' sum beside the backward pass."
+    )
+    return "\n".join([*lines, "", note])
+
+
 def measured(name: str) -> str:
     """The ``Measured:`` paragraph of an experiment."""
     result = read("time_to_accuracy")
@@ -97,7 +130,13 @@ def _footnote(result: dict) -> str:
     return f"{result['hardware']}, jax {result['versions']['jax']}, measured {result['date']}; the clock: {result['clock']}."
 
 
-BLOCKS = {"accuracy": accuracy_table, "speed": speed_table, "startup": startup_table, "photographs": photographs_table}
+BLOCKS = {
+    "accuracy": accuracy_table,
+    "speed": speed_table,
+    "startup": startup_table,
+    "photographs": photographs_table,
+    "scaling": scaling_table,
+}
 
 
 def filled(path: pathlib.Path) -> str:

@@ -53,6 +53,11 @@ class Config:
         "the same bits on 1, 2, 4 and 8 devices (CPU): eight shards of the batch, each with BatchNorm moments of its own",
         on_resume="refuse",
     )
+    precise_batches: int = option(
+        0,
+        "training batches from which BatchNorm's moments are computed anew after the last update; 0: keep the running ones",
+        at_least=0,
+    )
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn import checkpoint, complexity, environment, hosts, transfer, tree
+from jaxcnn import checkpoint, complexity, environment, hosts, precise, transfer, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, leaves, to_json
 from jaxcnn.console import say
@@ -131,6 +131,9 @@ def run(
         ):
             state, sums = train_step(state, batch)
             done = step + 1
+            if done == total and config.precise_batches:
+                more = train.train_batches(config.seed, data.batch_size, total)
+                state = precise.estimated(state, task.moments_step(), more, config.precise_batches)
             journal.record(done, sums)
             if due(done, config.log.every, eval_every, save_every) or stop():
                 journal.fetch()

@@ -174,14 +174,29 @@ class LossConfig:
 class OptimizerConfig:
     """The direction of an update; its length is the schedule's."""
 
-    name: str = option("sgd", "optimizer", choices=("sgd", "adam", "adamw"), on_resume="refuse")
+    name: str = option(
+        "sgd", "optimizer", choices=("sgd", "adam", "adamw", "lars", "lamb", "lion", "muon"), on_resume="refuse"
+    )
     learning_rate: float = option(0.1, "peak learning rate", at_least=0)
-    momentum: float = option(0.9, "momentum of sgd, first-moment decay of adam", at_least=0, below=1)
-    nesterov: bool = option(False, "look ahead along the momentum (sgd, adam, adamw)")
-    second_moment: float = option(0.999, "second-moment decay of adam and adamw", at_least=0, below=1)
-    epsilon: float = option(1e-8, "added to the root of the second moment of adam and adamw", above=0)
+    scale_batch: int | None = option(
+        None,
+        "batch size that learning_rate is meant for: it grows in proportion to the batch; none: as given",
+        at_least=1,
+    )
+    momentum: float = option(0.9, "momentum, or first-moment decay; muon: 0.95 is usual", at_least=0, below=1)
+    nesterov: bool = option(False, "look ahead along the momentum (not lion)")
+    second_moment: float = option(
+        0.999,
+        "second-moment decay of the adams and lamb; lion: decay of its average, 0.99 is usual",
+        at_least=0,
+        below=1,
+    )
+    epsilon: float = option(1e-8, "added to the root of the second moment", above=0)
+    trust: float = option(0.001, "lars: norm of a kernel's direction as a share of the kernel's", above=0)
     weight_decay: float = option(
-        0.0, "added to the gradient for sgd and adam (L2, as torch), to the step for adamw; kernels only", at_least=0
+        0.0,
+        "added to the gradient for sgd, adam and lars (L2, as torch), to the step for the others; kernels only",
+        at_least=0,
     )
     freeze: tuple[str, ...] = option(
         (), "patterns of layers that stay as they are, e.g. `conv1,layer1_*`; their BatchNorm uses its running moments"

@@ -12,7 +12,7 @@ import optax
 from flax import linen
 from jax.sharding import Mesh
 
-from jaxcnn import exact, models, schedules, step, tree
+from jaxcnn import exact, models, precise, schedules, step, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.augment import pipeline
 from jaxcnn.config import Config
@@ -23,7 +23,7 @@ from jaxcnn.data.splits import split_size
 from jaxcnn.data.stream import Stream
 from jaxcnn.errors import UsageError, nearest
 from jaxcnn.evaluate import Views, make_eval_step, make_predict_step, make_views
-from jaxcnn.optim import make_optimizer
+from jaxcnn.optim import make_optimizer, peak_rate
 from jaxcnn.state import State, abstract_state, make_init
 from jaxcnn.typing import Array
 
@@ -96,7 +96,7 @@ class Task:
         )
         update = step.make_update(
             self.optimizer,
-            schedules.make_schedule(config.schedule, config.optimizer.learning_rate, total_steps),
+            schedules.make_schedule(config.schedule, peak_rate(config.optimizer, config.data.batch_size), total_steps),
             freeze=config.optimizer.freeze,
             ema_decay=config.optimizer.ema_decay,
         )
@@ -108,6 +108,13 @@ class Task:
         augment = pipeline.make_augment(config.augment, config.seed, self.crops_on_host)
         train_step = step.make_train_step(gradient, update, augment, config.seed, leave_out_bad)
         return jax.jit(train_step, donate_argnums=0, out_shardings=(self.shardings, meshes.everywhere(self.mesh)))
+
+    def moments_step(self):
+        """The jitted ``(variables, batch, step) -> moments`` of each BatchNorm, see ``precise``."""
+        config = self.config
+        augment = pipeline.make_augment(config.augment, config.seed, self.crops_on_host)
+        moments = precise.make_moments(self.model, self.normalise(), augment, config.optimizer.freeze, config.seed)
+        return jax.jit(moments, out_shardings=meshes.everywhere(self.mesh))
 
     def eval_step(self):
         """The jitted ``(variables, batch) -> sums``."""
@@ -179,6 +186,8 @@ def build(
     mesh = meshes.make_mesh(num_devices, mesh_shape)
     if config.elastic_exact:
         exact.check(mesh, config.data.batch_size)
+        if config.precise_batches:
+            raise UsageError(f"precise_batches={config.precise_batches} must be 0 with elastic_exact=True")
     dataset = dataset or source.find(config.data.dataset, config.data.data_dir)
     rows, columns, channels = dataset.image_shape
     size = config.data.image_size

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.config import OptimizerConfig, ScheduleConfig
-from jaxcnn.optim import decays, make_optimizer
+from jaxcnn.optim import decays, make_optimizer, peak_rate
 from jaxcnn.schedules import make_schedule
 
 PARAMS = {"kernel": np.array([[1.0, -2.0], [3.0, 0.5]], np.float32), "bias": np.array([0.3, -0.7], np.float32)}
@@ -118,3 +118,101 @@ def test_onecycle_rises_and_falls():
     assert (np.diff(values[31:]) < 0).all()
     assert values[-1] < 0.002
     np.testing.assert_allclose(values.max(), 2.0, rtol=1e-6)
+
+
+def norm(x):
+    return np.sqrt(np.sum(np.square(x, dtype=np.float64)))
+
+
+def test_lars_follows_the_paper():
+    """You et al. 2017, Algorithm 1, the learning rate outside of the momentum; biases are neither decayed nor adapted."""
+    w, b, vw, vb = PARAMS["kernel"], PARAMS["bias"], 0, 0
+    for grads in GRADS:
+        g = grads["kernel"] + 0.05 * w
+        vw = 0.9 * vw + 0.02 * norm(w) / norm(g) * g
+        vb = 0.9 * vb + grads["bias"]
+        w, b = w - 0.1 * vw, b - 0.1 * vb
+    ours = trajectory(OptimizerConfig("lars", weight_decay=0.05, trust=0.02))
+    np.testing.assert_allclose(ours["kernel"], w, rtol=1e-5)
+    np.testing.assert_allclose(ours["bias"], b, rtol=1e-5)
+
+
+def adam(grads, m, v, step, b1=0.9, b2=0.99, epsilon=1e-6):
+    m, v = b1 * m + (1 - b1) * grads, b2 * v + (1 - b2) * grads**2
+    return m / (1 - b1**step) / (np.sqrt(v / (1 - b2**step)) + epsilon), m, v
+
+
+def test_lamb_follows_the_paper():
+    """You et al. 2020, Algorithm 2, with phi the identity."""
+    w, b, states = PARAMS["kernel"], PARAMS["bias"], [(0, 0), (0, 0)]
+    for step, grads in enumerate(GRADS, 1):
+        dw, *states[0] = adam(grads["kernel"], *states[0], step)
+        db, *states[1] = adam(grads["bias"], *states[1], step)
+        dw = dw + 0.05 * w
+        w, b = w - 0.1 * norm(w) / norm(dw) * dw, b - 0.1 * db
+    ours = trajectory(OptimizerConfig("lamb", second_moment=0.99, epsilon=1e-6, weight_decay=0.05))
+    np.testing.assert_allclose(ours["kernel"], w, rtol=1e-5)
+    np.testing.assert_allclose(ours["bias"], b, rtol=1e-5)
+
+
+def test_lion_follows_the_paper():
+    """Chen et al. 2023, Algorithm 2."""
+    w, b, mw, mb = PARAMS["kernel"], PARAMS["bias"], 0, 0
+    for grads in GRADS:
+        dw, db = np.sign(0.9 * mw + 0.1 * grads["kernel"]), np.sign(0.9 * mb + 0.1 * grads["bias"])
+        mw, mb = 0.99 * mw + 0.01 * grads["kernel"], 0.99 * mb + 0.01 * grads["bias"]
+        w, b = w - 0.1 * (dw + 0.05 * w), b - 0.1 * db
+    ours = trajectory(OptimizerConfig("lion", second_moment=0.99, weight_decay=0.05))
+    np.testing.assert_allclose(ours["kernel"], w, rtol=1e-5)
+    np.testing.assert_allclose(ours["bias"], b, rtol=1e-5)
+
+
+def orthogonalised(g):
+    """Five Newton-Schulz steps (Jordan 2024): singular values go to about 1."""
+    x = (g.T if g.shape[0] > g.shape[1] else g) / norm(g)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+    return x.T if g.shape[0] > g.shape[1] else x
+
+
+def test_muon_follows_its_author():
+    """A convolution's kernel is a matrix of inputs by outputs; what is no matrix goes by Adam."""
+    random = np.random.default_rng(0)
+    params = {"kernel": random.normal(size=(3, 3, 2, 24)).astype(np.float32), "bias": np.ones(24, np.float32)}
+    all_grads = [jax.tree.map(lambda p: random.normal(size=p.shape).astype(np.float32), params) for _ in range(4)]
+    optimizer = make_optimizer(
+        OptimizerConfig("muon", momentum=0.95, second_moment=0.99, epsilon=1e-6, weight_decay=0.05)
+    )
+    ours, state = jax.tree.map(jnp.asarray, params), optimizer.init(params)
+    w, b, m, adams = params["kernel"].astype(np.float64), params["bias"], 0, (0, 0)
+    for step, grads in enumerate(all_grads, 1):
+        with jax.numpy_dtype_promotion("standard"):
+            direction, state = optimizer.update(grads, state, ours)
+        ours = jax.tree.map(lambda p, d: p - 0.1 * d, ours, direction)
+        m = 0.95 * m + 0.05 * grads["kernel"].astype(np.float64)
+        dw = orthogonalised(m.reshape(18, 24)).reshape(w.shape) * np.sqrt(24 / 18)
+        db, *adams = adam(grads["bias"], *adams, step, b1=0.9)
+        w, b = w - 0.1 * (dw + 0.05 * w), b - 0.1 * db
+    np.testing.assert_allclose(ours["kernel"], w, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(ours["bias"], b, rtol=1e-4)
+    values = np.linalg.svd(np.asarray(direction["kernel"] - 0.05 * ours["kernel"]).reshape(18, 24), compute_uv=False)
+    assert 0.6 < values.min() < values.max() < 1.5
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb", "lion", "muon"])
+def test_decay_of_all_reaches_the_biases(name):
+    some, whole = (trajectory(OptimizerConfig(name, weight_decay=0.3, decay_all=flag)) for flag in (False, True))
+    none = trajectory(OptimizerConfig(name))
+    np.testing.assert_array_equal(some["bias"], none["bias"])
+    assert np.any(some["kernel"] != none["kernel"])
+    assert np.any(whole["bias"] != none["bias"])
+
+
+def test_the_learning_rate_grows_with_the_batch():
+    """Goyal et al. 2017: 0.1 for 256 images is 3.2 for 8192, reached by a linear warm-up."""
+    config = OptimizerConfig(learning_rate=0.1, scale_batch=256)
+    assert peak_rate(config, 8192) == pytest.approx(3.2)
+    assert peak_rate(OptimizerConfig(learning_rate=0.1), 8192) == 0.1
+    schedule = make_schedule(ScheduleConfig("step", warmup=0.1), peak_rate(config, 8192), 100)
+    np.testing.assert_allclose([schedule(step) for step in (0, 4, 9, 10)], [0.32, 1.6, 3.2, 3.2], rtol=1e-6)

@@ -8,10 +8,20 @@ import socket
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scale_runs
 from conftest import ROOT
+
+from jaxcnn import loop, step, tree
+from jaxcnn import mesh as meshes
+from jaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, replace
+from jaxcnn.errors import Preempted, UsageError
+from jaxcnn.state import born_sharded
+from jaxcnn.task import build
+from jaxcnn.writers import read_rows
 
 pytestmark = pytest.mark.xdist_group("scale")  # one worker: the runs are computed once
 
@@ -71,3 +81,130 @@ def test_two_processes_with_four_devices_do_what_one_with_eight_does(name, two_b
     assert apart["examples"] == here["examples"]
     np.testing.assert_allclose(apart["losses"], here["losses"], rtol=1e-6)
     assert two_by_four()[f"{name} True"] == train(name, True, 8)
+
+
+def gradient_of(batch_size=16, parts=1, seed=0, **model):
+    """(gradient and new moments of one batch, the batch split in ``parts``)."""
+    config = Config(
+        steps=1,
+        model=ModelConfig(**model),
+        data=DataConfig("fake", batch_size=batch_size, image_size=32),
+        optimizer=OptimizerConfig(accumulate=parts),
+    )
+    task = build(config, 4)
+    compute = step.accumulated(step.make_gradient(task.model, task.normalise(), num_classes=task.num_classes), parts)
+    state = born_sharded(task.init, task.shardings)
+    batch = next(task.load("train").train_batches(seed, batch_size, 0))
+    real = jnp.float32(batch_size)
+    return jax.jit(compute, static_argnums=5)(state.params, state.batch_stats, batch, jax.random.key(0), real, 1)
+
+
+def test_an_accumulated_gradient_is_that_of_the_whole_batch():
+    whole, parts = gradient_of(name="lenet5"), gradient_of(name="lenet5", parts=4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), whole.grads, parts.grads)
+    assert whole.sums["count"] == parts.sums["count"] == 16
+    np.testing.assert_allclose(whole.sums["objective"], parts.sums["objective"], rtol=1e-6)
+
+
+def test_accumulation_with_batch_norm_is_a_ghost_batch_of_interleaved_rows():
+    """Part i holds rows i, i + 4, ...: a ghost batch has them next to each other."""
+    small = {"name": "resnet18", "overrides": {"width": 4, "depths": (1, 1, 1, 1), "activation": "gelu"}}
+    parts = gradient_of(parts=4, **small)
+    config = Config(
+        steps=1,
+        model=ModelConfig("resnet18", overrides=small["overrides"] | {"norm": "ghost:4"}),
+        data=DataConfig("fake", batch_size=16, image_size=32),
+    )
+    task = build(config, 4)
+    batch = next(task.load("train").train_batches(0, 16, 0))
+    batch = {
+        name: np.asarray(leaf).reshape(4, 4, *leaf.shape[1:]).swapaxes(0, 1).reshape(leaf.shape)
+        for name, leaf in batch.items()
+    }
+    state = born_sharded(task.init, task.shardings)
+    compute = step.make_gradient(task.model, task.normalise(), num_classes=task.num_classes)
+    ghost = jax.jit(compute, static_argnums=5)(
+        state.params, state.batch_stats, batch, jax.random.key(0), jnp.float32(16), 1
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), parts.grads, ghost.grads)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), parts.batch_stats, ghost.batch_stats
+    )
+
+
+def test_large_weights_are_split_over_the_axis_model_and_nothing_changes():
+    config = Config(
+        steps=8,
+        model=ModelConfig("mlp", overrides={"hidden": (1024, 1024)}),
+        data=DataConfig("fake", batch_size=16),
+        optimizer=OptimizerConfig(learning_rate=0.01),
+    )
+    losses = {}
+    for shape in ("data:8", "data:4,model:2"):
+        task = build(config, mesh_shape=shape)
+        train_step, state = task.train_step(8), born_sharded(task.init, task.shardings)
+        batches = task.load("train").train_batches(0, 16, 0)
+        found = []
+        for _, batch in zip(range(8), batches, strict=False):
+            state, sums = train_step(state, batch)
+            found.append(float(sums["objective"]))
+        losses[shape] = found
+    np.testing.assert_allclose(losses["data:8"], losses["data:4,model:2"], rtol=1e-5)
+    named = tree.named_leaves(state._asdict())
+    large = {name: leaf for name, leaf in named.items() if leaf.size >= 2**20}
+    assert len(large) == 4, "two kernels and their momentum"
+    for leaf in large.values():
+        assert {shard.data.shape for shard in leaf.addressable_shards} == {(1024, 512)}
+    assert all(leaf.sharding.is_fully_replicated for name, leaf in named.items() if name not in large)
+
+
+def test_a_run_moves_between_device_counts(tiny, tmp_path):
+    """8 devices, then 1, then 4 x 2: the same state at each hand-over, the same examples, nearly the same losses."""
+    tiny = replace(tiny, {"optimizer.learning_rate": 0.01})
+    straight = loop.run(tiny, tmp_path / "straight", num_devices=8)
+    for number, (count, shape) in enumerate([(8, None), (1, None), (2, "data:2"), (8, "data:4,model:2")]):
+        stops = iter([False] * (4 if number < 3 else 99) + [True] * 99)
+        try:
+            summary = loop.run(tiny, tmp_path / "moved", num_devices=count, mesh_shape=shape, stop=stops.__next__)
+        except Preempted:
+            summary = None
+    assert summary is not None
+    assert summary["steps"] == straight["steps"]
+    rows = {name: read_rows(tmp_path / name / "metrics.jsonl") for name in ("straight", "moved")}
+    assert [row["step"] for row in rows["moved"]] == list(range(1, 13))
+    np.testing.assert_allclose(
+        [row["loss"] for row in rows["moved"]], [row["loss"] for row in rows["straight"]], rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"shape": "data:3"}, "mesh='data:3' is a mesh of 3 devices, must be one of the 8 in use, e.g. data:8"),
+        ({"shape": "data:3,model:2"}, "e.g. data:8 or data:4,model:2"),
+        ({"shape": "rows:8"}, "must be data:N or data:N,model:M"),
+        ({"shape": "data:8,data:1"}, "must be data:N"),
+        ({"shape": "data:0"}, "must be data:N"),
+        ({"shape": "data=8"}, "must be data:N"),
+        ({"num_devices": 16}, r"num_devices=16 must be in \[1, 8\]: JAX sees 8 cpu device"),
+        ({"num_devices": 0}, r"must be in \[1, 8\]"),
+    ],
+)
+def test_a_wrong_mesh_is_told(arguments, words):
+    with pytest.raises(UsageError, match=words):
+        meshes.make_mesh(**arguments)
+
+
+def test_batches_that_do_not_divide_are_told_with_the_nearest_that_do():
+    mesh = meshes.make_mesh(8)
+    with pytest.raises(UsageError, match=r"data.batch_size=30 must be a multiple of the 8 devices, e.g. 24 or 32"):
+        meshes.check_batch("data.batch_size", 30, mesh)
+    with pytest.raises(UsageError, match=r"multiple of the 8 devices x 2 parts, e.g. 16 or 32"):
+        meshes.check_batch("data.batch_size", 24, mesh, parts=2)
+    with pytest.raises(UsageError, match=r"4 parts of the mesh's axis data, e.g. 28 or 32"):
+        meshes.check_batch("data.batch_size", 30, meshes.make_mesh(shape="data:4,model:2"))
+    exact = Config(steps=1, elastic_exact=True, data=DataConfig("fake", batch_size=12))
+    with pytest.raises(UsageError, match=r"multiple of the 8 shards of elastic_exact, e.g. 8 or 16"):
+        build(exact, 4)
+    with pytest.raises(UsageError, match="elastic_exact=True is for 1, 2, 4 or 8 devices"):
+        build(exact, 3)

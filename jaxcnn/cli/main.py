@@ -20,7 +20,7 @@ VERBS = {
     "summary": "describe a network by layer:    summary MODEL",
     "plan": "cost of a run, not run:         plan EXPERIMENT [--memory=GB] [--tflops=X]",
     "preview": "picture of augmented images:    preview EXPERIMENT [--out=preview.png] [--step=0]",
-    "bench": "speed of this machine:          bench input EXPERIMENT",
+    "bench": "speed, and communication:       bench input EXPERIMENT, bench scaling EXPERIMENT",
     "import": "weights of torchvision or timm: import MODEL FILE --workdir=RUN",
     "help": "show this",
 }
@@ -64,6 +64,15 @@ def main(argv: list[str] | None = None) -> None:
         _leave(1)
 
 
+def _pretend(arguments: list[str]) -> None:
+    """Let the CPU pretend to be the devices that ``bench scaling --devices=N`` compiles for; jax reads it at its import."""
+    given = [word.partition("=")[2] for word in arguments if word.startswith("--devices=")]
+    count = given[-1] if given else "8"
+    if not count.isdecimal() or not 1 <= int(count) <= 512:
+        raise UsageError(f"--devices={count} must be a whole number in [1, 512]")
+    os.environ["JAX_PLATFORMS"], os.environ["JAX_NUM_CPU_DEVICES"] = "cpu", count
+
+
 def _is_exact(arguments: list[str]) -> bool:
     """Whether the run is to give the same bits everywhere: that takes one thread count, known before jax is imported."""
     return any(word.lstrip("-").lower() in ("elastic_exact", "elastic_exact=true") for word in arguments)
@@ -92,6 +101,8 @@ def _dispatch(arguments: list[str]) -> int:
     if verb == "train":
         preemption.install()
         supervise.end_with_supervisor()
+    if verb == "bench" and rest[:1] == ["scaling"] and not any(word.startswith("--measure") for word in rest):
+        _pretend(rest)
     environment.prepare(_EXACT_THREADS if _is_exact(rest) else None)
     module = f"jaxcnn.cli.{verb}_" if keyword.iskeyword(verb) else f"jaxcnn.cli.{verb}"
     return importlib.import_module(module).main(rest, preemption.requested)

@@ -137,7 +137,10 @@ def batch_moments(x: Array) -> tuple[Array, Array]:
     axes = tuple(range(x.ndim - 1))
     x = _at_least_float32(x)
     mean = jnp.mean(x, axis=axes)
-    return mean, jnp.mean(jnp.square(x - _per_channel(mean, x.ndim)), axis=axes)
+    fixed = lax.stop_gradient(
+        mean
+    )  # the last term is 0: it is there for the derivatives, at the price of no further sum
+    return mean, jnp.mean(jnp.square(x - _per_channel(fixed, x.ndim)), axis=axes) - jnp.square(mean - fixed)
 
 
 def batch_norm(
@@ -166,8 +169,11 @@ def batch_norm(
             f"batch_norm: scale {scale.shape} and bias {bias.shape} must be {x.shape[-1:]}, one per channel"
         )
     gain = scale.astype(variance.dtype) * lax.rsqrt(variance + epsilon)
-    centred = _at_least_float32(x) - _per_channel(mean, x.ndim)  # first: a large mean would cancel digits afterwards
-    y = centred * _per_channel(gain, x.ndim) + _per_channel(bias.astype(gain.dtype), x.ndim)
+    # The mean is taken off first: a large one would cancel digits afterwards. Its gradient goes by way of the shift, so all
+    # gradients follow from two sums per channel, of dy and of dy * (x - mean), and devices exchange no more than these.
+    fixed = lax.stop_gradient(mean)
+    shift = bias.astype(gain.dtype) - (mean - fixed) * gain
+    y = (_at_least_float32(x) - _per_channel(fixed, x.ndim)) * _per_channel(gain, x.ndim) + _per_channel(shift, x.ndim)
     return y.astype(x.dtype)
 
 
