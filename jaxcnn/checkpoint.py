@@ -11,6 +11,7 @@ import json
 import logging
 import pathlib
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +25,9 @@ from jaxcnn.state import State
 
 MARKER = "commit_success.txt"
 _FORMAT = 1
+
+# Orbax keeps one event loop for the whole process: of runs in threads (``many``) one uses it at a time.
+alone = threading.RLock()
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells its life there, and each failure four times
 
@@ -170,7 +174,7 @@ def _restore_step(path: pathlib.Path, abstract: State) -> tuple[State, Meta]:
     _check_manifest(path, tree.manifest(abstract._asdict()), meta.manifest)
     target = as_dicts(abstract)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        with alone, ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             arguments = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
             arrays = reader.restore(path / "state", args=arguments)
     except Exception as error:  # orbax and tensorstore raise many kinds on damaged files

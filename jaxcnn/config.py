@@ -3,6 +3,7 @@
 Flags, ``--help``, ``config.json``, the checks and the comparison on resume are all read off its fields.
 """
 
+import copy
 import dataclasses
 import json
 import typing
@@ -23,6 +24,7 @@ from jaxcnn.sections import (
 )
 
 __all__ = [
+    "TRACED",
     "AugmentConfig",
     "CheckpointConfig",
     "Config",
@@ -37,6 +39,7 @@ __all__ = [
     "leaves",
     "replace",
     "to_json",
+    "traced",
 ]
 
 
@@ -111,6 +114,35 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
             raise UsageError(f"{path}={value!r}: there is no such setting{nearest(path, leaves(config))}")
         changes |= {section: dataclasses.replace(target, **new)} if section else new
     return dataclasses.replace(config, **changes)
+
+
+# Numbers that an update only computes with: runs that differ in nothing else share one compiled program.
+TRACED = (
+    "seed",
+    "loss.label_smoothing",
+    "loss.aux_weight",
+    "optimizer.learning_rate",
+    "optimizer.momentum",
+    "optimizer.second_moment",
+    "optimizer.epsilon",
+    "optimizer.trust",
+    "optimizer.weight_decay",
+    "schedule.factor",
+    "schedule.final",
+)
+
+
+def traced(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy with values at paths of ``TRACED`` that may be arrays, also while a function is traced; they are not checked."""
+    sections: dict[str, Any] = {}
+    for path, value in values.items():
+        section, _, name = path.rpartition(".")
+        target = sections.setdefault(section, copy.copy(getattr(config, section) if section else config))
+        object.__setattr__(target, name, value)
+    whole = sections.pop("", None) or copy.copy(config)
+    for section, target in sections.items():
+        object.__setattr__(whole, section, target)
+    return whole
 
 
 def difference(old: Config, new: Config) -> dict[str, tuple[Any, Any, Rule]]:

@@ -1,7 +1,9 @@
 """What a person reads: lines on standard error, tables on standard output."""
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -22,9 +24,28 @@ def output() -> Console:
     return result
 
 
+_MUTED: contextvars.ContextVar[bool] = contextvars.ContextVar("muted", default=False)
+
+
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """Nothing is said meanwhile, in this thread: of runs side by side one tells how it goes."""
+    before = _MUTED.set(True)
+    try:
+        yield
+    finally:
+        _MUTED.reset(before)
+
+
+def is_muted() -> bool:
+    """Whether nothing is to be said."""
+    return _MUTED.get()
+
+
 def say(text: str) -> None:
     """One line to a person."""
-    console().print(text, markup=False)
+    if not is_muted():
+        console().print(text, markup=False)
 
 
 def table(title: str, rows: Mapping[str, Any]) -> Table:

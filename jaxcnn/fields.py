@@ -79,6 +79,11 @@ def parse(text: str, kind: Any) -> Any:
     return text
 
 
+def is_off(value: Any) -> bool:
+    """Whether a number is known to be 0; what is traced is not."""
+    return isinstance(value, int | float) and value == 0
+
+
 def kind_name(kind: Any) -> str:
     """A type in a user's words: ``int or none``, ``floats a,b,...``."""
     if isinstance(kind, types.UnionType):

@@ -5,6 +5,8 @@ Each runs the same program on its own devices (JAX's multi-controller model). No
 
 import contextlib
 import dataclasses
+import functools
+import importlib
 import itertools
 import json
 import os
@@ -118,6 +120,8 @@ def join(place: Place, timeout_seconds: float) -> None:
 
     if place.process_id == 0 and place.coordinator:
         _check_port(place.coordinator, about)  # JAX would crash
+    if place.coordinator:
+        _let_gloo_listen(place.coordinator)
     timer = threading.Timer(timeout_seconds, give_up)
     timer.daemon = True
     timer.start()
@@ -149,6 +153,24 @@ def _check_port(address: str, about: str) -> None:
             trial.listen()
         except OSError as error:
             raise PeerError(f"{about}: port {port} cannot be used ({error.strerror}); choose another") from None
+
+
+def _let_gloo_listen(coordinator: str) -> None:
+    """Let the collectives of CPUs listen on the interface that leads to the coordinator.
+
+    By itself gloo takes the address of the host's own name, which on Debian is 127.0.1.1: others cannot reach that. JAX has
+    no setting for it; where its inside is another, everything stays as it is.
+    """
+    host, _, port = coordinator.rpartition(":")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)  # sends nothing: it asks for the route
+            own = probe.getsockname()[0]
+        inside = importlib.import_module("jax._src.lib").xla_client._xla
+        inside.make_gloo_tcp_collectives = functools.partial(inside.make_gloo_tcp_collectives, hostname=own)
+    except (OSError, ImportError, AttributeError):
+        return
 
 
 def _keep_output_clean() -> None:

@@ -18,12 +18,12 @@ from jaxcnn.errors import CheckpointError, Preempted, UsageError
 from jaxcnn.evaluate import Split, evaluate, predictions
 from jaxcnn.rundir import BadRecords, RunDir, read_rows, write_text
 from jaxcnn.saver import Saver
-from jaxcnn.state import State, born_sharded
+from jaxcnn.state import State
+from jaxcnn.step import TrainStep
 from jaxcnn.task import Task, build, steps_per_epoch, total_steps
 from jaxcnn.writers import Journal, Row, check_tensorboard
 
 
-@hosts.naming_lost_peers()
 def run(
     config: Config,
     workdir: str | os.PathLike[str],
@@ -47,10 +47,22 @@ def run(
       stop: polled after each update and each batch of an evaluation; when true, the state is saved and Preempted raised.
 
     Raises:
-      UsageError, DataError, CheckpointError, NonFiniteError, Preempted: see ``jaxcnn.errors``.
+      UsageError, DataError, CheckpointError, NonFiniteError, Preempted, PeerError: see ``jaxcnn.errors``.
     """
-    data = config.data
-    task = build(config, num_devices, mesh_shape=mesh_shape)
+    return train(build(config, num_devices, mesh_shape=mesh_shape), workdir, resume=resume, stop=stop)
+
+
+@hosts.naming_lost_peers()
+def train(
+    task: Task,
+    workdir: str | os.PathLike[str],
+    *,
+    resume: str = "auto",
+    stop: Callable[[], bool] = lambda: False,
+    train_step: TrainStep | None = None,
+) -> dict[str, Any]:
+    """``run`` of a task that is built already; ``train_step`` is its update, where that too is there already."""
+    config, data = task.config, task.config.data
     stop = hosts.together(stop)
     meshes.check_batch("data.batch_size", data.batch_size, task.mesh, config.optimizer.accumulate)
     num_train, num_eval = task.num_examples(data.train_split), task.num_examples(data.eval_split)
@@ -61,8 +73,10 @@ def run(
     if config.log.tensorboard:
         check_tensorboard()
     total, epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
-    train_step, eval_step = task.train_step(total), task.eval_step()
-    task.check(train_step)
+    if train_step is None:
+        train_step = task.train_step(total)
+        task.check(train_step)
+    eval_step = task.eval_step()
     eval_every, save_every = config.log.eval_every or epoch, config.checkpoint.every or epoch
     run_dir = RunDir(workdir)
     notices = run_dir.check(config, resume)
@@ -186,7 +200,7 @@ def _restore_or_init(task: Task, run_dir: RunDir, weights: dict[str, Any]) -> tu
             f"no checkpoint in {run_dir.checkpoints}: starting at step 0, the {len(lost)} rows of {run_dir.metrics.name} go"
         )
     if restored is None:
-        state = born_sharded(task.init, task.shardings)
+        state = task.initial_state()
         return transfer.start(state, weights) if weights else state, 0.0
     state, meta = restored
     threads, now = meta.versions.get("NPROC"), environment.versions()["NPROC"]

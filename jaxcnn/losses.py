@@ -3,14 +3,15 @@
 import jax
 import jax.numpy as jnp
 
+from jaxcnn.fields import is_off
 from jaxcnn.typing import Array, Batch
 
 
-def cross_entropy(logits_BK: Array, label_B: Array, label_smoothing: float = 0.0) -> Array:
+def cross_entropy(logits_BK: Array, label_B: Array, label_smoothing: float | Array = 0.0) -> Array:
     """Softmax cross-entropy ``[B]`` in float32 against ``(1 - s) one_hot(label) + s / K`` (Szegedy et al. 2016, section 7)."""
     log_p_BK = jax.nn.log_softmax(logits_BK.astype(jnp.float32))
     hit_B = jnp.take_along_axis(log_p_BK, label_B[:, None], axis=-1)[:, 0]
-    if label_smoothing == 0:
+    if is_off(label_smoothing):
         return -hit_B
     return -(1 - label_smoothing) * hit_B - label_smoothing * jnp.mean(log_p_BK, axis=-1)
 

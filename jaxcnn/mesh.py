@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,6 +46,11 @@ def make_mesh(num_devices: int | None = None, shape: str | None = None) -> Mesh:
     devices = devices[:num_devices]
     sizes = parse_shape(shape, len(devices)) if shape else (len(devices), 1)
     return Mesh(np.array(devices).reshape(sizes), _AXES)
+
+
+def of_devices(devices: Sequence[Any]) -> Mesh:
+    """These devices, all on the axis ``data``."""
+    return Mesh(np.array(devices).reshape(-1, 1), _AXES)
 
 
 def parse_shape(shape: str, num_devices: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import optax
 from optax import contrib
 
 from jaxcnn.config import OptimizerConfig
+from jaxcnn.fields import is_off
 from jaxcnn.typing import PyTree
 
 
@@ -31,8 +32,10 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """
     # A part that is off keeps its place, so that it can be switched on when a run is resumed.
     decay = clip = optax.identity()
-    if config.weight_decay:
-        decay = optax.add_decayed_weights(config.weight_decay, mask=None if config.decay_all else decays)
+    if not is_off(config.weight_decay):
+        decay = optax.add_decayed_weights(config.weight_decay)
+    if not config.decay_all:
+        decay = optax.masked(decay, decays)
     if config.clip_norm is not None:
         clip = optax.clip_by_global_norm(config.clip_norm)
     trace = optax.trace(config.momentum, nesterov=config.nesterov)

@@ -1,6 +1,7 @@
 """Saving checkpoints in the background, and deciding which ones stay."""
 
 import pathlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ class Saver:
             enable_async_checkpointing=True,
         )
         self._directory = directory
-        self._manager = ocp.CheckpointManager(directory, options=self._options)
+        with checkpoint.alone:
+            self._manager = ocp.CheckpointManager(directory, options=self._options)
 
     def save(
         self, state: State, metrics: Mapping[str, float], seconds: float, config: str, versions: Mapping[str, str]
@@ -58,7 +60,10 @@ class Saver:
             arguments = ocp.args.Composite(
                 state=ocp.args.PyTreeSave(checkpoint.as_dicts(state)), meta=ocp.args.JsonSave(checkpoint.sealed(fields))
             )
-            self._manager.save(step, args=arguments, force=True)
+            with checkpoint.alone:
+                self._manager.save(step, args=arguments, force=True)
+                if threading.current_thread() is not threading.main_thread():
+                    self._manager.wait_until_finished()
         except Exception as error:  # whatever orbax or the disk says: the run is worth more than this save
             self._failed((str(error).splitlines() or [type(error).__name__])[0])
 
@@ -88,7 +93,8 @@ class Saver:
             else:
                 self._drain()
         finally:
-            self._manager.close()
+            with checkpoint.alone:
+                self._manager.close()
 
     def _drain(self) -> None:
         if not self._pending:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen
 
@@ -34,19 +35,18 @@ class State(NamedTuple):
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
-Init = Callable[[], State]
+Init = Callable[[Array | int], State]
 
 
 def make_init(
     model: linen.Module,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
-    seed: int,
     ema: bool = False,
 ) -> Init:
-    """``() -> State`` at step 0, a pure function of the seed."""
+    """``seed -> State`` at step 0."""
 
-    def init() -> State:
+    def init(seed: Array | int) -> State:
         variables = model.init(rng.key(seed, "init"), jnp.zeros((1, *image_shape), jnp.float32), train=False)
         params, batch_stats = variables["params"], variables.get("batch_stats", {})
         average = {"params": params, "batch_stats": batch_stats} if ema else {}
@@ -57,7 +57,7 @@ def make_init(
 
 def abstract_state(init: Init, shardings: Callable[[PyTree], PyTree]) -> State:
     """Shapes, dtypes and shardings of the state, with no array made; ``shardings`` says where arrays of these shapes live."""
-    shapes = jax.eval_shape(init)
+    shapes = jax.eval_shape(init, np.uint32(0))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -65,6 +65,6 @@ def abstract_state(init: Init, shardings: Callable[[PyTree], PyTree]) -> State:
     )
 
 
-def born_sharded(init: Init, shardings: PyTree) -> State:
-    """The initial state, made where it will live by one compiled call."""
-    return jax.jit(init, out_shardings=shardings)()
+def born_sharded(init: Init, shardings: PyTree, seed: int) -> State:
+    """The initial state, made where it will live by one compiled call, which is the same for all seeds."""
+    return jax.jit(init, out_shardings=shardings)(np.uint32(seed))

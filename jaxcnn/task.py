@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jax.sharding import Mesh
 from jaxcnn import exact, models, precise, schedules, step, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.augment import pipeline
-from jaxcnn.config import Config
+from jaxcnn.config import Config, traced
 from jaxcnn.data import catalog, source
 from jaxcnn.data.reader import Reader
 from jaxcnn.data.resident import Resident
@@ -24,8 +25,8 @@ from jaxcnn.data.stream import Stream
 from jaxcnn.errors import UsageError, nearest
 from jaxcnn.evaluate import Views, make_eval_step, make_predict_step, make_views
 from jaxcnn.optim import make_optimizer, peak_rate
-from jaxcnn.state import State, abstract_state, make_init
-from jaxcnn.typing import Array
+from jaxcnn.state import Init, State, abstract_state, born_sharded, make_init
+from jaxcnn.typing import Array, Batch, Sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +40,9 @@ class Task:
       image_shape: (rows, columns, channels) that the network sees.
       model: the network.
       optimizer: gradient -> direction.
-      init: () -> State at step 0.
+      init: seed -> State at step 0.
       abstract: shapes, dtypes and shardings of the state.
+      shared: what was made once for this task, and for those with another config: compiled functions, resident splits.
     """
 
     config: Config
@@ -49,13 +51,22 @@ class Task:
     image_shape: tuple[int, int, int]
     model: linen.Module
     optimizer: optax.GradientTransformation
-    init: Callable[[], State]
+    init: Init
     abstract: State
+    shared: dict[Any, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def shardings(self) -> State:
         """Where the leaves of the state live."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+
+    def with_config(self, config: Config) -> "Task":
+        """The same for a config that differs in nothing but ``config.TRACED``; what is compiled is shared."""
+        return dataclasses.replace(self, config=config)
+
+    def initial_state(self) -> State:
+        """The state at step 0, made where it lives."""
+        return born_sharded(self.init, self.shardings, self.config.seed)
 
     @property
     def num_classes(self) -> int:
@@ -84,7 +95,26 @@ class Task:
 
     def train_step(self, total_steps: int) -> step.TrainStep:
         """The jitted update; it takes the memory of the state that it is given."""
-        config, leave_out_bad = self.config, self.config.data.max_bad_records > 0
+        update = self._update(self.config, total_steps)
+        if self.config.elastic_exact:
+            return update  # several programs, compiled already
+        return jax.jit(update, donate_argnums=0, out_shardings=(self.shardings, meshes.everywhere(self.mesh)))
+
+    def update_of(self, total_steps: int) -> Callable[[Mapping[str, Array], State, Batch], tuple[State, Sums]]:
+        """``(values, state, batch) -> (state, sums)``, not jitted: the update of runs that differ in the seed or in numbers.
+
+        ``values`` holds, by dotted path, what is another in each run; paths of ``config.TRACED`` only.
+        """
+
+        def update(values: Mapping[str, Array], state: State, batch: Batch) -> tuple[State, Sums]:
+            config = traced(self.config, values)
+            task = dataclasses.replace(self, config=config, optimizer=make_optimizer(config.optimizer))
+            return task._update(config, total_steps)(state, batch)
+
+        return update
+
+    def _update(self, config: Config, total_steps: int) -> step.TrainStep:
+        leave_out_bad = config.data.max_bad_records > 0
         gradient = step.make_gradient(
             self.model,
             self.normalise(),
@@ -106,8 +136,7 @@ class Task:
                 gradient, update, config.augment, self.mesh, config.seed, self.crops_on_host, leave_out_bad
             )
         augment = pipeline.make_augment(config.augment, config.seed, self.crops_on_host)
-        train_step = step.make_train_step(gradient, update, augment, config.seed, leave_out_bad)
-        return jax.jit(train_step, donate_argnums=0, out_shardings=(self.shardings, meshes.everywhere(self.mesh)))
+        return step.make_train_step(gradient, update, augment, config.seed, leave_out_bad)
 
     def moments_step(self):
         """The jitted ``(variables, batch, step) -> moments`` of each BatchNorm, see ``precise``."""
@@ -118,13 +147,17 @@ class Task:
 
     def eval_step(self):
         """The jitted ``(variables, batch) -> sums``."""
-        evaluate = make_eval_step(self.model, self.normalise(), self.views())
-        return jax.jit(evaluate, out_shardings=meshes.everywhere(self.mesh))
+        return self._once("eval", make_eval_step)
 
     def predict_step(self):
         """The jitted ``(variables, uint8 images) -> probabilities``."""
-        predict = make_predict_step(self.model, self.normalise(), self.views())
-        return jax.jit(predict, out_shardings=meshes.everywhere(self.mesh))
+        return self._once("predict", make_predict_step)
+
+    def _once(self, name: str, make: Callable[..., Any]) -> Any:
+        if name not in self.shared:
+            function = make(self.model, self.normalise(), self.views())
+            self.shared[name] = jax.jit(function, out_shardings=meshes.everywhere(self.mesh))
+        return self.shared[name]
 
     def views(self) -> Views:
         """The views of an image whose probabilities are averaged."""
@@ -156,8 +189,10 @@ class Task:
         size, fit = self.fit(train=train)
         crops = self.config.augment if train and self.crops_on_host else None
         if self.is_resident(self.num_examples(split), train=train):
-            examples = source.load(self.dataset, split, data.data_dir, size, fit, data.max_bad_records)
-            return Resident(examples, meshes.everywhere(self.mesh), rows)
+            if (split, fit, size) not in self.shared:
+                examples = source.load(self.dataset, split, data.data_dir, size, fit, data.max_bad_records)
+                self.shared[split, fit, size] = Resident(examples, meshes.everywhere(self.mesh), rows)
+            return self.shared[split, fit, size]
         records = source.open_split(self.dataset, split, data.data_dir)
         if data.cache != "none" and self.dataset.varying:
             length, channels = self.image_shape[0] * 8 // 7, self.image_shape[2]
@@ -175,15 +210,16 @@ def build(
     num_devices: int | None = None,
     dataset: catalog.Dataset | None = None,
     mesh_shape: str | None = None,
+    mesh: Mesh | None = None,
 ) -> Task:
     """Turn a config into objects. UsageError for unknown names, fields and sizes that do not fit; nothing is compiled.
 
     Args:
       config: of the run.
-      num_devices, mesh_shape: the devices, see ``mesh.make_mesh``.
+      num_devices, mesh_shape: the devices, see ``mesh.make_mesh``; or ``mesh``, when it is there already.
       dataset: the row that ``config.data.dataset`` names, where it is known already; None: it is looked up.
     """
-    mesh = meshes.make_mesh(num_devices, mesh_shape)
+    mesh = mesh or meshes.make_mesh(num_devices, mesh_shape)
     if config.elastic_exact:
         exact.check(mesh, config.data.batch_size)
         if config.precise_batches:
@@ -202,7 +238,7 @@ def build(
         overrides["norm"] = "global" if config.elastic_exact else f"ghost:{size}"
     model = models.create_model(config.model.name, num_classes, config.model.dtype, **overrides)
     optimizer = make_optimizer(config.optimizer)
-    init = make_init(model, optimizer, image_shape, config.seed, config.optimizer.ema_decay is not None)
+    init = make_init(model, optimizer, image_shape, config.optimizer.ema_decay is not None)
     with _as_usage_error(config):
         abstract = abstract_state(init, functools.partial(meshes.weights, mesh))
     names = list(tree.named_leaves(abstract.params))

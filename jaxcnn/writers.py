@@ -12,7 +12,7 @@ import rich.progress
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from jaxcnn import hosts
-from jaxcnn.console import console, say
+from jaxcnn.console import console, is_muted, say
 from jaxcnn.errors import NonFiniteError, UsageError
 from jaxcnn.rundir import RunDir, read_rows, write_text
 from jaxcnn.typing import Sums
@@ -113,7 +113,7 @@ class Progress:
     def __init__(self, total_steps: int, start: int):
         self._total, self._start, self._begin, self._told = total_steps, start, time.monotonic(), time.monotonic()
         self._bar = None
-        if console().is_terminal:
+        if console().is_terminal and not is_muted():
             columns = [TextColumn("step {task.completed:.0f}/{task.total:.0f}"), BarColumn(bar_width=None)]
             self._bar = rich.progress.Progress(
                 *columns, TextColumn("{task.description}"), TimeRemainingColumn(), console=console(), transient=True

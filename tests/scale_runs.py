@@ -9,7 +9,6 @@ import sys
 
 from jaxcnn import hosts, tree
 from jaxcnn.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig
-from jaxcnn.state import born_sharded
 from jaxcnn.task import build
 
 STEPS = 20
@@ -44,7 +43,7 @@ def config(name: str, elastic_exact: bool) -> Config:
 def train(name: str, elastic_exact: bool, num_devices: int | None = None) -> dict:
     """``{"losses": of each step, "untrained": of the last batch at the start, "examples": of each, "digest": of the end}``."""
     task = build(config(name, elastic_exact), num_devices)
-    step, state = task.train_step(STEPS), born_sharded(task.init, task.shardings)
+    step, state = task.train_step(STEPS), task.initial_state()
     steps = STEPS // 4 if elastic_exact else STEPS
     batches = task.load("train", train=True).train_batches(0, BATCH, 0)
     losses, examples, batch = [], [], {}
@@ -53,7 +52,7 @@ def train(name: str, elastic_exact: bool, num_devices: int | None = None) -> dic
         losses.append(float(sums["objective"]))
         examples.append(hosts.fetch(batch["example"]).tolist())
     found = {"losses": losses, "examples": examples, "digest": tree.digest(state._asdict())}
-    _, sums = step(born_sharded(task.init, task.shardings)._replace(step=state.step - 1), batch)
+    _, sums = step(task.initial_state()._replace(step=state.step - 1), batch)
     return found | {"untrained": float(sums["objective"])}
 
 

@@ -14,8 +14,6 @@ from jaxcnn.augment.mix import Mix
 from jaxcnn.config import AugmentConfig, Config, from_json, replace, to_json
 from jaxcnn.data import order
 from jaxcnn.errors import UsageError
-from jaxcnn.mesh import everywhere
-from jaxcnn.state import born_sharded
 from jaxcnn.task import build
 
 KEY = jax.random.key(0)
@@ -111,7 +109,7 @@ def test_the_loss_of_mixed_labels_is_that_of_mixed_one_hot_labels():
 def test_the_update_learns_from_mixed_labels(tiny):
     """The objective that the update reports is that of the batch mixed beforehand."""
     task = build(replace(tiny, {"augment.mixup": 1.0, "model.dropout_rate": 0.0}), 1)
-    state, batch = born_sharded(task.init, everywhere(task.mesh)), next(task.load("train").train_batches(0, 16, 0))
+    state, batch = task.initial_state(), next(task.load("train").train_batches(0, 16, 0))
     mixed = pipeline.make_augment(task.config.augment, task.config.seed)(batch, 0)
     logits = task.model.apply(state.variables(), task.normalise()(mixed["image"]), train=True)
     _, sums = task.train_step(10)(state, batch)

@@ -14,7 +14,7 @@ from jaxcnn import mesh as meshes
 from jaxcnn.config import ModelConfig, replace
 from jaxcnn.errors import CheckpointError
 from jaxcnn.saver import Saver
-from jaxcnn.state import State, born_sharded
+from jaxcnn.state import State
 from jaxcnn.task import build
 
 
@@ -24,7 +24,7 @@ def task(tiny):
 
 
 def states(task, count):
-    state = born_sharded(task.init, meshes.everywhere(task.mesh))
+    state = task.initial_state()
     for step in range(1, count + 1):
         yield jax.tree.map(lambda leaf: leaf + jnp.asarray(0.5).astype(leaf.dtype), state)._replace(
             step=jnp.int32(step)
@@ -257,7 +257,7 @@ def test_digest_tells_zero_from_minus_zero_and_nan_from_nan():
 def test_donated_memory_does_not_reach_a_checkpoint(task, tmp_path):
     """The state is given away to the next update while its copy is being written."""
     update = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + jnp.asarray(1).astype(leaf.dtype), s), donate_argnums=0)
-    state = born_sharded(task.init, meshes.everywhere(task.mesh))
+    state = task.initial_state()
     digests = {}
     with Saver(tmp_path, 100, {}, print) as writer:
         for _ in range(10):

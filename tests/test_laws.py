@@ -15,11 +15,9 @@ from conftest import ROOT, quick_compilation
 
 import jaxcnn
 from jaxcnn import experiment, models, tree
-from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, DataConfig, ModelConfig, from_json, replace, to_json
 from jaxcnn.errors import Preempted
 from jaxcnn.models.registry import overridable
-from jaxcnn.state import born_sharded
 from jaxcnn.task import build
 from jaxcnn.writers import read_rows
 
@@ -43,10 +41,10 @@ FLOORS = [
         "collectives",
         "plan",
     ],
-    ["loop", "bench"],
+    ["loop", "many", "bench"],
     ["cli"],
 ]
-IN_ORDER = {0, 2, 3, 4}  # floors on which a module may use those before it; on floor 1 nobody knows a neighbour
+IN_ORDER = {0, 2, 3, 4, 5}  # floors on which a module may use those before it; on floor 1 nobody knows a neighbour
 KNOWN_NEIGHBOURS = {("metrics", "losses")}  # a metric that is the sum of a loss
 
 
@@ -238,7 +236,7 @@ def test_golden_first_losses(name, tiny):
         optimizer=dataclasses.replace(tiny.optimizer, learning_rate=0.01),
     )
     task = build(config, 1)
-    state, train_step, losses = born_sharded(task.init, meshes.everywhere(task.mesh)), task.train_step(10), []
+    state, train_step, losses = task.initial_state(), task.train_step(10), []
     for _, batch in zip(range(2), task.load("train").train_batches(0, 16, 0)):
         state, sums = train_step(state, batch)
         losses.append(float(sums["loss"]) / 16)
@@ -251,7 +249,7 @@ def test_every_experiment_builds_and_makes_a_step(name):
     assert config.experiment == name
     assert from_json(to_json(config)) == config
     task = build(config, 1)
-    state = born_sharded(task.init, meshes.everywhere(task.mesh))
+    state = task.initial_state()
     assert tree.manifest(state._asdict()) == tree.manifest(task.abstract._asdict())
     images = np.random.default_rng(0).integers(0, 255, (4, *task.image_shape), np.uint8)
     batch = {"image": jax.numpy.asarray(images), "label": jax.numpy.arange(4, dtype=np.int32)}

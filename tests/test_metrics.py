@@ -13,7 +13,6 @@ from jaxcnn import evaluate, metrics
 from jaxcnn import mesh as meshes
 from jaxcnn.config import ModelConfig, replace
 from jaxcnn.losses import cross_entropy
-from jaxcnn.state import born_sharded
 from jaxcnn.task import build
 
 RNG = np.random.default_rng(0)
@@ -55,7 +54,7 @@ def test_masked_rows_do_not_count(filling):
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_evaluation_is_exact_for_any_batch_and_device_count(tiny, batch_size, num_devices):
     task = build(replace(tiny, {"data.eval_batch_size": batch_size}), num_devices)
-    variables = born_sharded(task.init, meshes.everywhere(task.mesh)).variables()
+    variables = task.initial_state().variables()
     test = task.load("test")
     result = evaluate.evaluate(task.eval_step(), variables, test, meshes.round_up(batch_size, task.mesh))
     images, labels = np.asarray(test._images), np.asarray(test._labels)
@@ -74,7 +73,7 @@ def test_evaluation_is_exact_for_any_batch_and_device_count(tiny, batch_size, nu
 
 def test_evaluation_notices_a_lost_example(tiny, monkeypatch):
     task = build(tiny, 1)
-    variables = born_sharded(task.init, meshes.everywhere(task.mesh)).variables()
+    variables = task.initial_state().variables()
     test = task.load("test")
     assert evaluate.evaluate(task.eval_step(), variables, test, 40, stop=lambda: True) == {}
     batches = list(test.eval_batches(40))
@@ -86,7 +85,7 @@ def test_evaluation_notices_a_lost_example(tiny, monkeypatch):
 @pytest.mark.parametrize("kind", ["one", "flip", "ten"])
 def test_views_are_those_that_numpy_cuts_and_their_probabilities_are_averaged(tiny, kind):
     task = build(replace(tiny, {"data.eval_views": kind}), 1)
-    variables = born_sharded(task.init, meshes.everywhere(task.mesh)).variables()
+    variables = task.initial_state().variables()
     test = task.load("test[:40]")
     images = np.asarray(test._images)
     size = 36 if kind == "ten" else 32

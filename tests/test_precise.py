@@ -10,7 +10,6 @@ from jaxcnn import loop, nn, precise, tree
 from jaxcnn.augment import pipeline
 from jaxcnn.config import Config, DataConfig, ModelConfig, replace
 from jaxcnn.errors import Preempted, UsageError
-from jaxcnn.state import born_sharded
 from jaxcnn.task import build
 
 SMALL = ModelConfig("resnet18", overrides={"width": 4, "depths": (1, 1, 1, 1)})
@@ -31,7 +30,7 @@ def batches(task, start):
 def test_the_first_layer_has_the_moments_of_all_batches(bn, ema):
     """By hand: the images of three batches, normalised and convolved, together."""
     task = build(replace(bn, {"optimizer.ema_decay": ema}), 1)
-    state = born_sharded(task.init, task.shardings)._replace(step=jnp.int32(12))
+    state = task.initial_state()._replace(step=jnp.int32(12))
     found = precise.estimated(state, task.moments_step(), batches(task, 12), 3)
     augment = pipeline.make_augment(bn.augment, bn.seed)
     kernel = state.params["conv1"]["kernel"]
@@ -53,7 +52,7 @@ def test_the_first_layer_has_the_moments_of_all_batches(bn, ema):
 
 def test_frozen_layers_keep_their_moments(bn):
     task = build(replace(bn, {"optimizer.freeze": ("bn1",)}), 1)
-    state = born_sharded(task.init, task.shardings)
+    state = task.initial_state()
     found = precise.estimated(state, task.moments_step(), batches(task, 0), 2)
     np.testing.assert_array_equal(found.batch_stats["bn1"]["mean"], state.batch_stats["bn1"]["mean"])
     assert np.any(found.batch_stats["layer1_0"]["bn1"]["mean"] != state.batch_stats["layer1_0"]["bn1"]["mean"])
@@ -71,7 +70,7 @@ def test_a_run_ends_with_them_also_after_a_stop(bn, tmp_path):
 
 def test_a_network_without_batch_norm_stays_as_it_is(tiny):
     task = build(replace(tiny, {"precise_batches": 2}), 1)
-    state = born_sharded(task.init, task.shardings)
+    state = task.initial_state()
     assert precise.estimated(state, task.moments_step(), batches(task, 0), 2) is state
 
 

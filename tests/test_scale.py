@@ -19,7 +19,6 @@ from jaxcnn import loop, step, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, replace
 from jaxcnn.errors import Preempted, UsageError
-from jaxcnn.state import born_sharded
 from jaxcnn.task import build
 from jaxcnn.writers import read_rows
 
@@ -93,7 +92,7 @@ def gradient_of(batch_size=16, parts=1, seed=0, **model):
     )
     task = build(config, 4)
     compute = step.accumulated(step.make_gradient(task.model, task.normalise(), num_classes=task.num_classes), parts)
-    state = born_sharded(task.init, task.shardings)
+    state = task.initial_state()
     batch = next(task.load("train").train_batches(seed, batch_size, 0))
     real = jnp.float32(batch_size)
     return jax.jit(compute, static_argnums=5)(state.params, state.batch_stats, batch, jax.random.key(0), real, 1)
@@ -121,7 +120,7 @@ def test_accumulation_with_batch_norm_is_a_ghost_batch_of_interleaved_rows():
         name: np.asarray(leaf).reshape(4, 4, *leaf.shape[1:]).swapaxes(0, 1).reshape(leaf.shape)
         for name, leaf in batch.items()
     }
-    state = born_sharded(task.init, task.shardings)
+    state = task.initial_state()
     compute = step.make_gradient(task.model, task.normalise(), num_classes=task.num_classes)
     ghost = jax.jit(compute, static_argnums=5)(
         state.params, state.batch_stats, batch, jax.random.key(0), jnp.float32(16), 1
@@ -142,7 +141,7 @@ def test_large_weights_are_split_over_the_axis_model_and_nothing_changes():
     losses = {}
     for shape in ("data:8", "data:4,model:2"):
         task = build(config, mesh_shape=shape)
-        train_step, state = task.train_step(8), born_sharded(task.init, task.shardings)
+        train_step, state = task.train_step(8), task.initial_state()
         batches = task.load("train").train_batches(0, 16, 0)
         found = []
         for _, batch in zip(range(8), batches, strict=False):

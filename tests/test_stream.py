@@ -22,7 +22,6 @@ from jaxcnn.data.stream import Stream
 from jaxcnn.errors import DataError, Preempted, UsageError
 from jaxcnn.loop import run
 from jaxcnn.metrics import means
-from jaxcnn.state import born_sharded
 from jaxcnn.task import build
 
 RESIZED = AugmentConfig(crop="resized")
@@ -345,7 +344,7 @@ def test_left_out_examples_have_no_gradient(tiny):
         ("all", np.where(bad, -1, batch["label"]), np.where(bad[:, None, None, None], 0, batch["image"])),
         ("good", batch["label"][~bad], batch["image"][~bad]),
     ):
-        state = born_sharded(task.init, meshes.everywhere(task.mesh))
+        state = task.initial_state()
         given = {**batch, "label": label, "image": image} if name == "all" else {"label": label, "image": image}
         _, sums[name] = task.train_step(10)(state, given)
     for name in ("loss", "accuracy", "count", "objective", "grad_norm"):

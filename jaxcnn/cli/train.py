@@ -7,11 +7,14 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from jaxcnn import experiment, hosts, loop, models
+from rich.table import Table
+
+from jaxcnn import experiment, hosts, loop, many, models
 from jaxcnn.cli.flags import SHORT, Flags, Stop, configure
-from jaxcnn.config import Config, difference, from_json
+from jaxcnn.config import Config, difference, from_json, leaves
 from jaxcnn.console import output, table
-from jaxcnn.errors import UsageError
+from jaxcnn.errors import UsageError, nearest
+from jaxcnn.fields import parse
 from jaxcnn.rundir import RESUME, RunDir
 
 
@@ -23,6 +26,9 @@ def main(arguments: list[str], stop: Stop) -> int:
     workdir = flags["workdir"] or default_workdir(original, config)
     if flags["resume"] not in RESUME:
         raise UsageError(f"--resume={flags['resume']} must be one of {', '.join(RESUME)}")
+    runs = many.variations(config, flags["seeds"], _read_sweep(flags["sweep"], config))
+    if len(runs) > 1:
+        return _train_many(runs, workdir, flags, stop)
     place = hosts.find_place(flags["coordinator"], flags["num_processes"], flags["process_id"])
     if place is not None:
         hosts.join(place, flags["join_timeout"])
@@ -38,6 +44,41 @@ def main(arguments: list[str], stop: Stop) -> int:
         _show(summary, RunDir(workdir))
     hosts.leave()
     return 0
+
+
+def _train_many(runs: dict[str, Config], workdir: str | pathlib.Path, flags: Flags, stop: Stop) -> int:
+    """Several seeds, or a sweep: a summary of all."""
+    if flags["mesh"]:
+        raise UsageError(
+            f"--mesh={flags['mesh']} does not go with --seeds and --sweep: each device trains runs of its own"
+        )
+    if not flags["workdir"]:
+        several = [f"seeds={flags['seeds']}"] if flags["seeds"] > 1 else []
+        several += [_word(flags["sweep"])] if flags["sweep"] else []
+        workdir = pathlib.Path(f"{workdir}-{'-'.join(several)}")
+    summary = many.run(
+        runs, workdir, way=flags["together"], resume=flags["resume"], num_devices=flags["num_devices"], stop=stop
+    )
+    _show_many(summary, pathlib.Path(workdir))
+    return 0
+
+
+def _read_sweep(text: str | None, config: Config) -> dict[str, tuple[Any, ...]]:
+    """``PATH:V1,V2,...``, several with ``;`` between them, as values of the fields."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for part in (text or "").split(";") if text else []:
+        name, colon, values = part.strip().partition(":")
+        path, fields = SHORT.get(name, name), leaves(config)
+        words = [word for word in values.split(",") if word.strip()]
+        if not colon or not words:
+            raise UsageError(f"--sweep={text} must be NAME:VALUE,VALUE,... of a field, several with ; between them")
+        if path not in fields:
+            raise UsageError(f"--sweep: {name!r} is no field{nearest(name, [*fields, *SHORT])}")
+        try:
+            found[path] = tuple(parse(word, fields[path][1]) for word in words)
+        except ValueError as error:
+            raise UsageError(f"--sweep: {name}={error}") from None
+    return found
 
 
 def read_experiment(arguments: list[str], make_flags: Callable[[], Flags]) -> tuple[Config, Config, Flags]:
@@ -91,6 +132,9 @@ def _flags() -> Flags:
     flags.define("num_processes", int | None, None, "processes of the run on all machines")
     flags.define("process_id", int | None, None, "number of this process, from 0")
     flags.define("join_timeout", int, 300, "seconds to wait for the other processes at the start")
+    flags.define("seeds", int, 1, "runs with this many seeds, from --seed on: mean, deviation and confidence interval")
+    flags.define("sweep", str | None, None, "NAME:V1,V2,...: a run for each value; several with ; are a grid")
+    flags.define("together", str, "auto", "seeds and sweeps: turns, devices (a run on each), vmap (one stacked update)")
     flags.define("config", str | None, None, "repeat the run of this config.json; other flags change it")
     return flags
 
@@ -149,6 +193,26 @@ def _word(value: Any) -> str:
 
 def _short(path: pathlib.Path) -> pathlib.Path:
     return path.relative_to(pathlib.Path.cwd()) if path.is_relative_to(pathlib.Path.cwd()) else path
+
+
+def _show_many(summary: dict[str, Any], folder: pathlib.Path) -> None:
+    names = {"eval_accuracy": "accuracy", "eval_loss": "loss", "train_loss": "training loss"}
+    result = Table(
+        "runs", "seeds", *names.values(), title=str(_short(folder.absolute())), title_justify="left", box=None
+    )
+    for key, group in summary["groups"].items():
+        cells = [_spread(group[name], "accuracy" in name) if name in group else "" for name in names]
+        result.add_row(key, str(len(group["seeds"])), *cells)
+    for name in summary["failed"]:
+        result.add_row(name, "", "not finite")
+    output().print(result)
+    print("mean, ± half the 95 % confidence interval (standard deviation)")
+
+
+def _spread(spread: dict[str, float | None], percent: bool) -> str:
+    form = "{:.2%}" if percent else "{:.4f}"
+    mean, std, half = (None if value is None else form.format(value) for value in spread.values())
+    return f"{mean}" if std is None else f"{mean} ± {half} ({std})"
 
 
 def _show(summary: dict[str, Any], run_dir: RunDir) -> None:
