@@ -111,6 +111,17 @@ def scaling_table() -> str:
     return "\n".join([*lines, "", note])
 
 
+def seeds_table() -> str:
+    """Eight runs in one program."""
+    result = read("seeds")
+    ways = list(next(iter(result["rows"].values())))
+    lines = ["| an update of each of 8 runs | " + " | ".join(ways) + " |", "|---" * (len(ways) + 1) + "|"]
+    for case, row in result["rows"].items():
+        cells = [f"{1000 * row[way]['median']:,.0f} ms ({row[way]['ratio']:.2f})" for way in ways]
+        lines.append(f"| {case} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", _footnote(result)])
+
+
 def measured(name: str) -> str:
     """The ``Measured:`` paragraph of an experiment."""
     result = read("time_to_accuracy")
@@ -136,6 +147,7 @@ BLOCKS = {
     "startup": startup_table,
     "photographs": photographs_table,
     "scaling": scaling_table,
+    "seeds": seeds_table,
 }
 
 

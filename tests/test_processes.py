@@ -244,6 +244,51 @@ def test_a_launcher_says_where_a_process_stands(rig, launcher):
     assert json.loads((folder / launcher / "summary.json").read_text())["devices"] == ["cpu", "cpu"]
 
 
+NETWORKS = """
+set -e
+mount -t tmpfs none /run
+mkdir -p /run/netns
+ip netns add a
+ip netns add b
+ip link add v0 netns a type veth peer name v1 netns b
+ip -n a addr add 10.77.0.1/24 dev v0
+ip -n b addr add 10.77.0.2/24 dev v1
+for part in "a v0" "b v1"; do set -- $part; ip -n $1 link set lo up; ip -n $1 link set $2 up; done
+"""
+
+
+def test_two_hosts_with_networks_of_their_own(rig):
+    """Two network namespaces, joined by a cable; the name of the host leads nowhere but to itself."""
+    folder, _ = rig
+    unshare = ["unshare", "--user", "--map-root-user", "--net", "--mount", "bash", "-c"]
+    try:
+        subprocess.run([*unshare, NETWORKS], check=True, capture_output=True, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"no network namespaces here: {error}")
+    place = "--steps=20 --workdir=two --coordinator=10.77.0.1:12355 --num_processes=2"
+    train = f"exec nsenter --net=/run/netns/$1 {sys.executable} -m jaxcnn train rig.py {place} --process_id=$2"
+    script = (
+        f"{NETWORKS}\ntrain() {{ {train}; }}\ntrain a 0 & first=$!\ntrain b 1 & second=$!\nwait $first\nwait $second"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NPROC": "1"}
+    environment["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment["XLA_FLAGS"])
+    done = subprocess.run(
+        [*unshare, script], cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "two" / "summary.json").read_text())["devices"] == ["cpu", "cpu"]
+
+
+def test_the_manifest_says_what_a_process_looks_for():
+    yaml = pytest.importorskip("yaml", reason="pyyaml is not installed")
+    job = yaml.safe_load((ROOT / "docs" / "jobset.yaml").read_text())["spec"]["replicatedJobs"][0]["template"]["spec"]
+    [container] = job["template"]["spec"]["containers"]
+    variables = {item["name"]: item.get("value", "3") for item in container["env"]}
+    place = find_place(environment=variables)
+    assert place == Place("jaxcnn-workers-0-0.jaxcnn:12355", job["parallelism"], 3)
+    assert container["name"] == job["podFailurePolicy"]["rules"][0]["onExitCodes"]["containerName"]
+
+
 def is_free(port):
     with socket.socket() as trial, contextlib.suppress(OSError):
         trial.bind(("127.0.0.1", port))

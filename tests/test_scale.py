@@ -82,6 +82,23 @@ def test_two_processes_with_four_devices_do_what_one_with_eight_does(name, two_b
     assert two_by_four()[f"{name} True"] == train(name, True, 8)
 
 
+def test_dropout_in_an_exact_run_does_not_depend_on_the_devices():
+    config = Config(
+        steps=2,
+        elastic_exact=True,
+        model=ModelConfig("mlp", overrides={"hidden": (32,), "dropout_rate": 0.5}),
+        data=DataConfig("fake", batch_size=16),
+    )
+    digests = set()
+    for count in (1, 4, 8):
+        task = build(config, count)
+        train_step, state = task.train_step(2), task.initial_state()
+        for _, batch in zip(range(2), task.load("train").train_batches(0, 16, 0), strict=False):
+            state, _ = train_step(state, batch)
+        digests.add(tree.digest(state._asdict()))
+    assert len(digests) == 1
+
+
 def gradient_of(batch_size=16, parts=1, seed=0, **model):
     """(gradient and new moments of one batch, the batch split in ``parts``)."""
     config = Config(
