@@ -138,10 +138,8 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(values), "std": std, "ci95": half}
 
 
-def _train(
-    name: str, task: Task, folder: pathlib.Path, resume: str, stop: Stop, train_step: TrainStep
-) -> dict[str, Any] | JaxcnnError:
-    """The summary of a run, or why there is none."""
+def _train(name: str, task: Task, folder: pathlib.Path, resume: str, stop: Stop, train_step: TrainStep) -> Any:
+    """The summary of a run, or the error for which there is none."""
     try:
         return loop.train(task, folder / name, resume=resume, stop=stop, train_step=train_step)
     except JaxcnnError as error:
@@ -175,7 +173,7 @@ def _group(runs: Mapping[str, Config], mesh: Mesh) -> _Group:
         raise UsageError("elastic_exact=True is for single runs")
     fields = {name: leaves(run) for name, run in runs.items()}
     paths = [path for path in TRACED if path == "seed" or len({found[path][0] for found in fields.values()}) > 1]
-    values = {
+    values: dict[str, Any] = {
         name: {path: np.asarray(found[path][0], np.uint32 if path == "seed" else np.float32) for path in paths}
         for name, found in fields.items()
     }
@@ -189,7 +187,7 @@ def _in_turns(runs: Mapping[str, Config], mesh: Mesh, train: Callable, stop: Sto
     group = _group(runs, mesh)
     shardings = (group.task.shardings, meshes.everywhere(mesh))
     jitted = jax.jit(group.update, donate_argnums=1, out_shardings=shardings)
-    results: dict[str, Any] = {}
+    results = {}
     for name, config in runs.items():
         step = functools.partial(jitted, group.values[name])
         results[name] = train(name, group.task.with_config(config), stop=stop, train_step=step)
@@ -251,9 +249,7 @@ class _Together:
         self._going = set(range(len(values)))
         self._brought: dict[int, tuple[State, Batch]] = {}
         self._results: dict[int, tuple[State, Sums]] = {}
-        self._failure: BaseException | None = None
-        self._stop = stop()
-        self._turn = threading.Condition()
+        self._failure, self._stop, self._turn = None, stop(), threading.Condition()
 
     def stop(self) -> bool:
         """The answer of this round."""

@@ -32,7 +32,7 @@ def config(name="resnet18", dtype="float32", optimizer=None, **overrides):
 @functools.cache
 def found(name="resnet18", dtype="float32", count=8, shape=None, norm=None, optimizer=None):
     task = build(config(name, dtype, optimizer, **({"norm": norm} if norm else {})), count, mesh_shape=shape)
-    return task, scaling.traffic(task)
+    return task, scaling.traffic(task, quick_compilation())
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_mixed_images_send_one_row_to_the_next_device():
             augment=AugmentConfig(mixup=0.2),
         )
     )
-    kinds = [one for one in scaling.traffic(task).found if one.kind != "all-reduce"]
+    kinds = [one for one in scaling.traffic(task, quick_compilation()).found if one.kind != "all-reduce"]
     assert {one.kind for one in kinds} == {"collective-permute"}
     assert sum(one.num_bytes for one in kinds) <= 2 * (32 * 32 + 4), "an image and its label"
 
@@ -112,7 +112,7 @@ def test_a_split_dense_layer_sends_less_for_its_gradient():
     sizes = {}
     for shape in ("data:8", "data:4,model:2"):
         wide = Config(steps=1, model=ModelConfig("mlp", overrides=overrides), data=DataConfig("fake", batch_size=32))
-        traffic = scaling.traffic(build(wide, mesh_shape=shape))
+        traffic = scaling.traffic(build(wide, mesh_shape=shape), quick_compilation())
         sizes[shape] = traffic.num_bytes
         assert traffic.num_donated == traffic.num_leaves
     assert sizes["data:4,model:2"] < 0.6 * sizes["data:8"], "each device sums the gradient of its half"

@@ -79,7 +79,8 @@ def test_two_processes_with_four_devices_do_what_one_with_eight_does(name, two_b
     apart, here = two_by_four()[f"{name} False"], train(name, False, 8)
     assert apart["examples"] == here["examples"]
     np.testing.assert_allclose(apart["losses"], here["losses"], rtol=1e-6)
-    assert two_by_four()[f"{name} True"] == train(name, True, 8)
+    if name in scale_runs.EXACT:
+        assert two_by_four()[f"{name} True"] == train(name, True, 8)
 
 
 def test_dropout_in_an_exact_run_does_not_depend_on_the_devices():
@@ -146,6 +147,23 @@ def test_accumulation_with_batch_norm_is_a_ghost_batch_of_interleaved_rows():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), parts.batch_stats, ghost.batch_stats
     )
+
+
+@pytest.mark.parametrize("name", scale_runs.RUNS)
+def test_bfloat16_is_the_type_of_the_computation_alone(name):
+    """Parameters, moments, the optimizer's state, the logits' loss and all sums stay float32."""
+    config = scale_runs.config(name, elastic_exact=False)
+    task = build(replace(config, {"model.dtype": "bfloat16", "optimizer.ema_decay": 0.9}), 1)
+    step = task.train_step(10)
+    shapes = jax.eval_shape(step, task.abstract, task.abstract_batch(scale_runs.BATCH))
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(shapes) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    assert kinds == {jnp.dtype("float32")}
+    text = step.lower(task.abstract, task.abstract_batch(scale_runs.BATCH)).as_text()
+    products = [
+        line for line in text.splitlines() if "stablehlo.convolution" in line or "stablehlo.dot_general" in line
+    ]
+    assert products
+    assert all("bf16" in line for line in products), "every product is of bfloat16"
 
 
 def test_large_weights_are_split_over_the_axis_model_and_nothing_changes():

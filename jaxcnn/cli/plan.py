@@ -50,6 +50,7 @@ def _flags() -> Flags:
     flags.define("tflops", float | None, None, "TFLOP/s that one device does: also estimate the time")
     flags.define("bandwidth", float | None, None, "GB/s of one device's memory, for the estimate")
     flags.define("num_devices", int | None, None, "devices to use; none: all")
+    flags.define("mesh", str | None, None, "data:8 splits the batch over 8 devices, data:4,model:2 large weights too")
     flags.define("config", str | None, None, "plan the run of this config.json; other flags change it")
     return flags
 

@@ -27,9 +27,13 @@ def main(arguments: list[str], stop: Stop) -> int:
     if flags["resume"] not in RESUME:
         raise UsageError(f"--resume={flags['resume']} must be one of {', '.join(RESUME)}")
     runs = many.variations(config, flags["seeds"], _read_sweep(flags["sweep"], config))
-    if len(runs) > 1:
-        return _train_many(runs, workdir, flags, stop)
     place = hosts.find_place(flags["coordinator"], flags["num_processes"], flags["process_id"])
+    if len(runs) > 1:
+        if place is not None:
+            raise UsageError(
+                f"--seeds={flags['seeds']} and --sweep={flags['sweep']} are for one process: its devices train runs of their own"
+            )
+        return _train_many(runs, workdir, flags, stop)
     if place is not None:
         hosts.join(place, flags["join_timeout"])
     summary = loop.run(
