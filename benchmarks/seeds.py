@@ -66,7 +66,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         for run in ways.values():
             run(1)
-        for _ in range(1 if tiny else 7):
+        for _ in range(1 if tiny else 5):
             for way, run in ways.items():
                 begin = time.perf_counter()
                 run(steps)
