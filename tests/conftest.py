@@ -30,6 +30,19 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files whose runs are shared, or need the cores, stay on one worker; all other tests go where there is time."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file.endswith(("test_processes.py", "test_scale.py", "test_many.py")) else nodeid
+
+    return Scheduling(config, log)
+
+
 @functools.cache
 def quick_compilation():
     """Options under which XLA compiles fast and the program runs slowly; which there are depends on its version."""

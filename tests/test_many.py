@@ -16,8 +16,6 @@ from jaxcnn.config import TRACED, Config, leaves, replace, traced
 from jaxcnn.errors import NonFiniteError, Preempted, UsageError
 from jaxcnn.writers import read_rows
 
-pytestmark = pytest.mark.xdist_group("many")
-
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):

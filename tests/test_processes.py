@@ -31,7 +31,6 @@ config = Config(
 )
 """
 TIMEOUT = 150
-pytestmark = pytest.mark.xdist_group("processes")  # they need the cores
 
 
 @pytest.fixture(scope="module")

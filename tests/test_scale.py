@@ -22,8 +22,6 @@ from jaxcnn.errors import Preempted, UsageError
 from jaxcnn.task import build
 from jaxcnn.writers import read_rows
 
-pytestmark = pytest.mark.xdist_group("scale")  # one worker: the runs are computed once
-
 train = functools.cache(scale_runs.train)
 
 
