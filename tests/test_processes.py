@@ -22,7 +22,7 @@ EXPERIMENT = """
 from jaxcnn import AugmentConfig, CheckpointConfig, Config, DataConfig, LogConfig, ModelConfig
 
 config = Config(
-    steps=400,
+    steps=800,
     model=ModelConfig("lenet5", overrides={"dropout_rate": 0.1}),
     data=DataConfig("fake", batch_size=32),
     augment=AugmentConfig(shift=2, rotate=10),
@@ -102,7 +102,7 @@ def children(process):
 def test_only_the_first_process_writes_and_each_step_is_written_once(rig):
     folder, _ = rig
     steps = [json.loads(line)["step"] for line in (folder / "straight" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 401))
+    assert steps == list(range(1, 801))
     assert {path.name for path in (folder / "straight").iterdir()} >= {"config.json", "summary.json", "checkpoints"}
 
 
