@@ -7,8 +7,8 @@ steps on random images that are already in memory; compilation and the first ste
 eager, in its default and in the channels-last layout, and the faster of the two is the peer.
 """
 
+import functools
 import sys
-import time
 from collections.abc import Callable
 
 from jaxcnn import environment
@@ -18,11 +18,9 @@ environment.prepare()
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from results import spread, write  # noqa: E402
+from results import in_turns, spread, write  # noqa: E402
 
 import jaxcnn  # noqa: E402
-from jaxcnn import mesh as meshes  # noqa: E402
-from jaxcnn.state import born_sharded  # noqa: E402
 from jaxcnn.task import build  # noqa: E402
 
 CLASSES = 10
@@ -33,7 +31,7 @@ def make_ours(batch_size: int) -> Callable[[int], None]:
     config = jaxcnn.Config(steps=10**6, data=jaxcnn.DataConfig("fake", batch_size=batch_size))
     task = build(config, 1)
     train_step = task.train_step(10**6)
-    state = born_sharded(task.init, meshes.everywhere(task.mesh))
+    state = task.initial_state()
     rng = np.random.default_rng(0)
     batch = {
         "image": jax.numpy.asarray(rng.integers(0, 255, (batch_size, 32, 32, 1), np.uint8)),
@@ -82,15 +80,13 @@ def main() -> None:
             "torch channels_last": make_theirs(batch_size, channels_last=True),
         }
         steps = 3 if tiny else max(20, 12800 // batch_size)
-        rates: dict[str, list[float]] = {name: [] for name in turns}
         for train in turns.values():
             train(3)
-        for _ in range(2 if tiny else 15):
-            for name, train in turns.items():
-                begin = time.perf_counter()
-                train(steps)
-                rates[name].append(steps * batch_size / (time.perf_counter() - begin))
-        table[f"lenet5 batch {batch_size}"] = {name: spread(values) for name, values in rates.items()}
+        calls = {name: functools.partial(train, steps) for name, train in turns.items()}
+        seconds = in_turns(calls, 2 if tiny else 15)
+        table[f"lenet5 batch {batch_size}"] = {
+            name: spread([steps * batch_size / each for each in times]) for name, times in seconds.items()
+        }
     for row in table.values():
         peer = max(row["torch"]["median"], row["torch channels_last"]["median"])
         row["ratio"] = row["jaxcnn"]["median"] / peer

@@ -6,7 +6,8 @@ import os
 import pathlib
 import platform
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxcnn import environment
@@ -33,6 +34,17 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
         "n": len(values),
         "values": list(values),
     }
+
+
+def in_turns(functions: Mapping[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
+    """Seconds of each call, all functions once a turn, so that what else the machine does meets all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(turns):
+        for name, function in functions.items():
+            begin = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
 
 
 def write(name: str, clock: str, figures: dict[str, Any], tiny: bool) -> None:

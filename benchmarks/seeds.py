@@ -8,11 +8,10 @@ The clock covers the updates alone, without compilation; the ways alternate. ``m
 import functools
 import statistics
 import sys
-import time
 
 import jax
 import numpy as np
-from results import spread, write
+from results import in_turns, spread, write
 
 from jaxcnn.config import Config, DataConfig, ModelConfig
 from jaxcnn.task import build
@@ -63,14 +62,11 @@ def main() -> None:
     rows = {}
     for case, (name, size, batch_size, steps) in list(CASES.items())[: 1 if tiny else None]:
         ways = make_ways(name, size, batch_size)
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
         for run in ways.values():
             run(1)
-        for _ in range(1 if tiny else 5):
-            for way, run in ways.items():
-                begin = time.perf_counter()
-                run(steps)
-                seconds[way].append((time.perf_counter() - begin) / steps)
+        calls = {way: functools.partial(run, steps) for way, run in ways.items()}
+        found = in_turns(calls, 1 if tiny else 5)
+        seconds = {way: [each / steps for each in times] for way, times in found.items()}
         ratios = {
             way: statistics.median(t / s for t, s in zip(times, seconds["one after the other"], strict=True))
             for way, times in seconds.items()

@@ -69,7 +69,9 @@ def find_place(
 
     given = {
         "coordinator": coordinator or environment.get("JAX_COORDINATOR_ADDRESS") or None,
-        "num_processes": number("num_processes", num_processes or environment.get("JAX_NUM_PROCESSES")),
+        "num_processes": number(
+            "num_processes", environment.get("JAX_NUM_PROCESSES") if num_processes is None else num_processes
+        ),
         "process_id": number("process_id", environment.get("JAX_PROCESS_ID") if process_id is None else process_id),
     }
     for size, rank in (("SLURM_NTASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")):

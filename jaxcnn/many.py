@@ -21,7 +21,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from scipy import special
 
 from jaxcnn import loop
 from jaxcnn import mesh as meshes
@@ -133,6 +132,8 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
     n = len(values)
     if n == 1:
         return {"mean": values[0], "std": None, "ci95": None}
+    from scipy import special  # slow to import, and every run would wait for it
+
     std = statistics.stdev(values)
     half = float(special.stdtrit(n - 1, 0.975)) * std / math.sqrt(n)
     return {"mean": statistics.fmean(values), "std": std, "ci95": half}
@@ -179,7 +180,6 @@ def _group(runs: Mapping[str, Config], mesh: Mesh) -> _Group:
     }
     task = build(config, mesh=mesh)
     update = task.update_of(total_steps(config, task.num_examples(config.data.train_split)))
-    task.check(functools.partial(update, next(iter(values.values()))))
     return _Group(task, update, values)
 
 
@@ -187,6 +187,7 @@ def _in_turns(runs: Mapping[str, Config], mesh: Mesh, train: Callable, stop: Sto
     group = _group(runs, mesh)
     shardings = (group.task.shardings, meshes.everywhere(mesh))
     jitted = jax.jit(group.update, donate_argnums=1, out_shardings=shardings)
+    group.task.check(functools.partial(jitted, next(iter(group.values.values()))))  # traced once, for the run too
     results = {}
     for name, config in runs.items():
         step = functools.partial(jitted, group.values[name])
@@ -214,6 +215,7 @@ def _on_devices(runs: Mapping[str, Config], mesh: Mesh, train: Callable, stop: S
 
 def _as_one(runs: Mapping[str, Config], mesh: Mesh, train: Callable, stop: Stop) -> dict[str, Any]:
     group = _group(runs, mesh)
+    group.task.check(functools.partial(group.update, next(iter(group.values.values()))))
     together = _Together(group.update, list(group.values.values()), stop)
 
     def work(numbered: tuple[int, str]) -> Any:

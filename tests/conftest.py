@@ -4,6 +4,9 @@ import contextlib
 import functools
 import os
 import pathlib
+import re
+import subprocess
+import sys
 import tempfile
 
 # Before jax is imported: a cache of its own for the session, and eight fake devices on the CPU.
@@ -32,15 +35,29 @@ SHARED = ROOT.parent / "shared"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Files whose runs are shared, or need the cores, stay on one worker; all other tests go where there is time."""
+    """Files whose runs are shared, or need the cores, stay on one worker, and so do tests with one name after an @.
+
+    All others go where there is time. (xdist 3.8 has marks for that; pytest 9.2 loses them on their way.)
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return file if file.endswith(("test_processes.py", "test_scale.py", "test_many.py")) else nodeid
+            whole = file.endswith(("test_processes.py", "test_scale.py", "test_many.py"))
+            return file if whole else nodeid.rpartition("@")[2]
 
     return Scheduling(config, log)
+
+
+def start_training(folder, name, *flags, **variables):
+    """``train rig.py`` in ``folder``, as a process of its own with one device."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    environment["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment["XLA_FLAGS"])
+    command = [sys.executable, "-m", "jaxcnn", "train", "rig.py", f"--workdir={name}", *flags]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
 
 
 @functools.cache

@@ -1,16 +1,15 @@
 """Real processes, really killed: the run that goes on ends where the undisturbed one does, bit for bit."""
 
+import functools
 import json
-import os
 import random
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import start_training
 
 EXPERIMENT = """
 from jaxcnn import AugmentConfig, CheckpointConfig, Config, DataConfig, LogConfig, ModelConfig
@@ -38,13 +37,7 @@ def rig(tmp_path_factory):
     return folder, summary, time.monotonic() - begin
 
 
-def start(folder, name, *flags):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NPROC": "2"}
-    environment["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment["XLA_FLAGS"])
-    command = [sys.executable, "-m", "jaxcnn", "train", "rig.py", f"--workdir={name}", *flags]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+start = functools.partial(start_training, NPROC="2")
 
 
 def finish(folder, name):

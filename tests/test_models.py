@@ -100,7 +100,7 @@ def random_variables(model, image_shape):
 
 def _grouped(name):
     """Networks that run op by op share a process, so that each op is compiled once for all of them."""
-    return pytest.param(name, marks=pytest.mark.xdist_group("op by op")) if name in DEEP else name
+    return pytest.param(name, id=f"{name}@op-by-op") if name in DEEP else name
 
 
 @pytest.mark.parametrize("name", [_grouped(name) for name in OURS])

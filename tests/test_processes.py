@@ -1,6 +1,7 @@
 """Several processes of one run, for real: they join, agree, stop together, and end when one of them is lost."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, start_training
 
 from jaxcnn.cli import supervise
 from jaxcnn.errors import UsageError
@@ -44,13 +45,7 @@ def rig(tmp_path_factory):
     return folder, digest(folder, "straight")
 
 
-def start(folder, name, *flags, **variables):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NPROC": "1", **variables}
-    environment["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment["XLA_FLAGS"])
-    command = [sys.executable, "-m", "jaxcnn", "train", "rig.py", f"--workdir={name}", *flags]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+start = functools.partial(start_training, NPROC="1")
 
 
 def pair(folder, name, *flags, port=None, second=(), **variables):
@@ -317,6 +312,7 @@ def test_places():
     for arguments, words in [
         (("foo", 2, 0), "coordinator='foo' must be HOST:PORT"),
         (("foo:x", 2, 0), "coordinator='foo:x' must be HOST:PORT"),
+        (("foo:1", 0, 0), r"process_id=0 must be in \[0, 0\)"),
         (("foo:1", 2, 2), r"process_id=2 must be in \[0, 2\)"),
         (("foo:1", 2, None), "--process_id is missing"),
         ((None, 2, 0), "--coordinator is missing"),
