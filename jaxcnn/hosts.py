@@ -254,22 +254,25 @@ def union(found: Mapping[int, str]) -> dict[int, str]:
 
 
 def together(stop: Callable[[], bool]) -> Callable[[], bool]:
-    """``stop`` for all: once it is true on one process, all see true at the same call, a little later.
+    """``stop`` for all: once it is true on one process, all see true at the same call, a little later, and ever after.
 
     All must call the result at the same places of the program. JAX's own protocol: a process that gets SIGTERM tells the
     others, and they settle on the next call that none of them has made yet. Python's handlers do not see that signal.
     """
     if jax.process_count() == 1:
         return stop
-    calls, told = itertools.count(1), []
+    calls, told, reached = itertools.count(1), False, False
 
-    def reached() -> bool:
+    def stopping() -> bool:
+        nonlocal told, reached
         if stop() and not told:  # a Ctrl-C, or a signal that came before the processes had met
-            told.append(True)
+            told = True
             os.kill(os.getpid(), signal.SIGTERM)
-        return multihost_utils.reached_preemption_sync_point(next(calls))
+        # JAX says so at the one call that was settled on, and not at those after it.
+        reached = multihost_utils.reached_preemption_sync_point(next(calls)) or reached
+        return reached
 
-    return reached
+    return stopping
 
 
 def leave(exit_code: int = 0) -> None:

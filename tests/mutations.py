@@ -141,6 +141,7 @@ ROWS = [
     # several processes
     ("jaxcnn/loop.py", "    hosts.agree(_facts(", "    print(_facts(", "test_processes.py::test_a_configuration_that_differs_is_found_before_anything_is_written"),
     ("jaxcnn/loop.py", "    stop = hosts.together(stop)\n", "", "test_processes.py::test_sigterm_on_one_process_saves_on_all_at_the_same_step"),
+    ("jaxcnn/hosts.py", "(next(calls)) or reached", "(next(calls))", "test_processes.py::test_a_stop_that_was_settled_on_is_seen_at_every_later_call"),
     ("jaxcnn/hosts.py", "or not _LOST.match(reason)", "or True", "test_processes.py::test_a_killed_process_ends_the_other_within_25_seconds"),
     ("jaxcnn/cli/supervise.py", "if result != PeerError.exit_code or", "if True or", "test_processes.py::test_the_supervisor_starts_all_again_after_a_kill"),
     ("jaxcnn/cli/supervise.py", "prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)", "getpid()", "test_processes.py::test_sigterm_on_the_supervisor_stops_all_and_its_death_does_too"),

@@ -15,6 +15,7 @@ import time
 import pytest
 from conftest import ROOT, start_training
 
+from jaxcnn import hosts
 from jaxcnn.cli import supervise
 from jaxcnn.errors import UsageError
 from jaxcnn.hosts import Place, find_place
@@ -23,7 +24,7 @@ EXPERIMENT = """
 from jaxcnn import AugmentConfig, CheckpointConfig, Config, DataConfig, LogConfig, ModelConfig
 
 config = Config(
-    steps=800,
+    steps=400,
     model=ModelConfig("lenet5", overrides={"dropout_rate": 0.1}),
     data=DataConfig("fake", batch_size=32),
     augment=AugmentConfig(shift=2, rotate=10),
@@ -97,7 +98,7 @@ def children(process):
 def test_only_the_first_process_writes_and_each_step_is_written_once(rig):
     folder, _ = rig
     steps = [json.loads(line)["step"] for line in (folder / "straight" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 801))
+    assert steps == list(range(1, 401))
     assert {path.name for path in (folder / "straight").iterdir()} >= {"config.json", "summary.json", "checkpoints"}
 
 
@@ -144,6 +145,13 @@ def test_sigterm_on_one_process_saves_on_all_at_the_same_step(rig, target):
     for code, err in map(finish, pair(folder, name)):
         assert code == 0, err
     assert digest(folder, name) == straight
+
+
+def test_a_stop_that_was_settled_on_is_seen_at_every_later_call(monkeypatch):
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts.multihost_utils, "reached_preemption_sync_point", lambda call: call == 3)
+    stop = hosts.together(lambda: False)
+    assert [stop() for _ in range(5)] == [False, False, True, True, True]
 
 
 def test_sigterm_on_the_supervisor_stops_all_and_its_death_does_too(rig):
