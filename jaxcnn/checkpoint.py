@@ -30,6 +30,7 @@ _FORMAT = 1
 alone = threading.RLock()
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells its life there, and each failure four times
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and of a damaged file the errors of all arrays but the first
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,6 +56,11 @@ class Config:
         "the same bits on 1, 2, 4 and 8 devices (CPU): eight shards of the batch, each with BatchNorm moments of its own",
         on_resume="refuse",
     )
+    nonfinite: str = option(
+        "abort",
+        "an update with NaN or infinity: `abort` ends the run (exit 5), `skip` leaves the state as it is; 11 in a row end it",
+        choices=("abort", "skip"),
+    )
     precise_batches: int = option(
         0,
         "training batches from which BatchNorm's moments are computed anew after the last update; 0: keep the running ones",

@@ -3,6 +3,8 @@
 import contextlib
 import contextvars
 import functools
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,10 +12,31 @@ from rich.console import Console
 from rich.table import Table
 
 
+class _StandardError(Console):
+    """A run is worth more than its reader: when that is gone, nothing is said any more, and all goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        speak_to_nobody()
+
+
 @functools.cache
 def console() -> Console:
     """Standard error, shared by lines and bar so that they do not overwrite each other."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _StandardError(stderr=True, highlight=False, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """One line on standard error whatever is muted, also where rich has not been told of anything."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        speak_to_nobody()
+
+
+def speak_to_nobody() -> None:
+    """From now on what is written to standard error is lost, without an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def output() -> Console:

@@ -113,7 +113,15 @@ def train(
         scores = {
             int(step): score for step, score in json.loads(hosts.first_says(json.dumps(run_dir.scores()))).items()
         }
-        journal = Journal(run_dir, start, total, data.batch_size, num_train, tensorboard=config.log.tensorboard)
+        journal = Journal(
+            run_dir,
+            start,
+            total,
+            data.batch_size,
+            num_train,
+            tensorboard=config.log.tensorboard,
+            skip_nonfinite=config.nonfinite == "skip",
+        )
         stack.callback(journal.close)
         saver = stack.enter_context(Saver(run_dir.checkpoints, config.checkpoint.keep, scores, warn=say))
         bad_records = BadRecords(run_dir, {data.train_split: train.bad, data.eval_split: test.bad})
@@ -241,6 +249,7 @@ def _summary(task: Task, state: State, last: Row, num_train: int, seconds: float
         **{name: value for name, value in last.items() if name.startswith("eval_")},
         "train_loss": last.get("loss"),
         "train_accuracy": last.get("accuracy"),
+        "skipped_updates": int(last.get("skipped", 0)),
         "steps": steps,
         "epochs": steps * config.data.batch_size / num_train,
         "seconds": seconds,

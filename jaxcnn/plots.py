@@ -16,6 +16,7 @@ from jaxcnn.evaluate import Predictions
 
 def learning_curves(path: pathlib.Path, rows: Sequence[dict[str, float]], eval_split: str) -> None:
     """Loss, error and learning rate over updates; training values are averaged over 1/50 of the run."""
+    rows = [row for row in rows if "loss" in row]  # a skipped update has none
     steps = np.array([row["step"] for row in rows])
     evaluated = [row for row in rows if "eval_accuracy" in row]
     eval_steps = [row["step"] for row in evaluated]

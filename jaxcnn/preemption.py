@@ -1,8 +1,8 @@
-"""SIGTERM and Ctrl-C: asked to stop, a run finishes its step, saves, and ends with 75."""
+"""SIGTERM, a closed terminal and Ctrl-C: asked to stop, a run finishes its step, saves, and ends with 75."""
 
+import contextlib
 import os
 import signal
-import sys
 from types import FrameType
 
 
@@ -18,9 +18,11 @@ class Preemption:
         self._interrupts = 0
 
     def install(self) -> "Preemption":
-        """Handle the two signals from now on; call it before the slow imports."""
+        """Handle the signals from now on; call it before the slow imports. What nohup ignores stays ignored."""
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, self._handle)
         return self
 
     def requested(self) -> bool:
@@ -33,6 +35,5 @@ class Preemption:
             os._exit(130)
         self.signal = signal.Signals(number)
         hint = " (again: end now)" if number == signal.SIGINT else ""
-        os.write(
-            sys.stderr.fileno() if sys.stderr else 2, f"\n{self.signal.name}: saving, then stopping{hint}\n".encode()
-        )
+        with contextlib.suppress(OSError):  # whoever read it is gone
+            os.write(2, f"\n{self.signal.name}: saving, then stopping{hint}\n".encode())

@@ -1,30 +1,39 @@
 """Saving checkpoints in the background, and deciding which ones stay."""
 
 import pathlib
+import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
 from jaxcnn import checkpoint, hosts, tree
 from jaxcnn.errors import CheckpointError, PeerError, Preempted
 from jaxcnn.state import State
+from jaxcnn.typing import PyTree
 
 _ATOMICITY = AtomicityOptions(mode=AtomicityMode.COMMIT_FILE)
 _MAX_FAILURES = 3
+_SECONDS_BEFORE_RETRY = (1, 2)
+_FULL = ("no space left", "disk quota", "file too large", "bytes are free")  # trying again at once would not help
 
 
 class Saver:
     """Writes checkpoints of one run in the background; keeps the latest ``keep`` and the best.
 
-    The caller waits for the copy to host memory only. A failed save is told through ``warn`` and training goes on;
-    after three in a row ``save`` raises CheckpointError.
+    The caller waits for the copy to host memory only. A save that fails is tried again, up to three times in all, unless
+    the disk is full; when it has failed for good, that is told through ``warn`` and training goes on; after three such
+    saves in a row ``save`` raises CheckpointError. A step counts as saved when its marker is on disk, not before.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int, scores: Mapping[int, float], warn: Callable[[str], None]):
-        self._warn, self._failures, self._pending = warn, 0, 0
+        self._warn, self._failures = warn, 0
+        self._pending: _Pending | None = None
         self._policy = _KeepLatestAndBest(keep, dict(scores))
         self._options = ocp.CheckpointManagerOptions(
             create=True,
@@ -55,17 +64,11 @@ class Saver:
             dict(versions),
         )
         self.note_score(step, metrics.get("eval_accuracy"))
-        self._pending = step
-        try:
-            arguments = ocp.args.Composite(
-                state=ocp.args.PyTreeSave(checkpoint.as_dicts(state)), meta=ocp.args.JsonSave(checkpoint.sealed(fields))
-            )
-            with checkpoint.alone:
-                self._manager.save(step, args=arguments, force=True)
-                if threading.current_thread() is not threading.main_thread():
-                    self._manager.wait_until_finished()
-        except Exception as error:  # whatever orbax or the disk says: the run is worth more than this save
-            self._failed((str(error).splitlines() or [type(error).__name__])[0])
+        # A copy of our own: the next update takes the state's memory, and a failed save is tried again from here.
+        self._pending = _Pending(step, _on_host(checkpoint.as_dicts(state)), checkpoint.sealed(fields))
+        self._problem = self._start(self._pending)
+        if any(hosts.all_say(self._problem)):
+            self._drain()
 
     def note_score(self, step: int, accuracy: float | None) -> None:
         """Say how accurate a step is: the best one stays."""
@@ -96,33 +99,88 @@ class Saver:
             with checkpoint.alone:
                 self._manager.close()
 
-    def _drain(self) -> None:
-        if not self._pending:
-            return
-        problem = ""
+    def _start(self, pending: "_Pending") -> str:
+        """Start to write; what went wrong at once, or nothing."""
         try:
-            self._manager.wait_until_finished()
-            if hosts.is_first() and not (self._directory / str(self._pending) / checkpoint.MARKER).exists():
-                problem = "the step was not committed"
-        except Exception as error:
-            problem = (str(error).splitlines() or [type(error).__name__])[0]
-        if problem := next(filter(None, hosts.all_say(problem)), ""):
-            self._failed(problem)
-        else:
-            self._failures = 0
-        self._pending = 0
+            free = shutil.disk_usage(self._directory).free
+            if hosts.is_first() and free < (needed := tree.num_bytes(pending.arrays)):
+                return f"{free:,} bytes are free, {needed:,} are needed"
+            arguments = ocp.args.Composite(
+                state=ocp.args.PyTreeSave(pending.arrays), meta=ocp.args.JsonSave(pending.fields)
+            )
+            with checkpoint.alone:
+                self._manager.save(pending.step, args=arguments, force=True)
+                if threading.current_thread() is not threading.main_thread():
+                    self._manager.wait_until_finished()
+        except Exception as error:  # whatever orbax or the disk says: the run is worth more than this save
+            return _reason(error)
+        return ""
 
-    def _failed(self, reason: str) -> None:
+    def _finish(self, pending: "_Pending") -> str:
+        """Wait until it is written; what went wrong on any process, or nothing."""
+        if not self._problem:
+            try:
+                self._manager.wait_until_finished()
+                if hosts.is_first() and not (self._directory / str(pending.step) / checkpoint.MARKER).exists():
+                    self._problem = "the step was not committed"
+            except Exception as error:
+                self._problem = _reason(error)
+        return next(filter(None, hosts.all_say(self._problem)), "")
+
+    def _drain(self) -> None:
+        """Have the save that is under way finished, with new tries; count it when it has failed for good."""
+        if (pending := self._pending) is None:
+            return
+        problem = self._finish(pending)
+        for seconds in _SECONDS_BEFORE_RETRY:
+            if not problem or any(words in problem.lower() for words in _FULL):
+                break
+            self._begin_anew()
+            time.sleep(seconds)
+            self._problem = self._start(pending)
+            problem = self._finish(pending)
+        self._pending = None
+        if not problem:
+            self._failures = 0
+            return
+        self._begin_anew()
         self._failures += 1
-        step, self._pending = self._pending, 0
-        self._warn(f"checkpoint of step {step} not written ({reason}); training goes on")
-        if hosts.is_first():
-            checkpoint.remove_unfinished(self._directory)
+        self._warn(f"checkpoint of step {pending.step} not written ({problem}); training goes on")
         if self._failures >= _MAX_FAILURES:
             raise CheckpointError(
-                f"{self._failures} checkpoints in a row could not be written to {self._directory}: {reason}"
+                f"{self._failures} checkpoints in a row could not be written to {self._directory}: {problem}"
             )
+
+    def _begin_anew(self) -> None:
+        """Remove what a failed save left behind, and forget it."""
+        if hosts.is_first():
+            checkpoint.remove_unfinished(self._directory)
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+
+
+class _Pending(NamedTuple):
+    """A checkpoint that is being written: its arrays in host memory, and its description."""
+
+    step: int
+    arrays: dict[str, Any]
+    fields: dict[str, Any]
+
+
+def _on_host(arrays: PyTree) -> PyTree:
+    """A copy in the memory of the host; of arrays that are spread over processes, one on the devices."""
+    for leaf in jax.tree.leaves(arrays):
+        leaf.copy_to_host_async()
+
+    def copied(leaf: jax.Array) -> np.ndarray | jax.Array:
+        if leaf.is_fully_replicated or leaf.is_fully_addressable:
+            return np.array(leaf)
+        return jax.device_put(leaf, leaf.sharding, may_alias=False)
+
+    return jax.tree.map(copied, arrays)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class _KeepLatestAndBest:

@@ -38,6 +38,9 @@ class Gradient(NamedTuple):
 GradientFn = Callable[[PyTree, PyTree, Batch, Key, Array, int], Gradient]
 Update = Callable[[State, Gradient], tuple[State, Sums]]
 
+GUARDED = ("loss", "gradient", "parameters", "batch statistics")
+"""What must be finite after an update, in the order in which it is looked at."""
+
 
 def make_normalise(mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Array], Array]:
     """``uint8 images -> (x / 255 - mean) / std`` in float32, per channel."""
@@ -140,11 +143,13 @@ def make_update(
     *,
     freeze: tuple[str, ...] = (),
     ema_decay: float | None = None,
+    skip_nonfinite: bool = False,
 ) -> Update:
-    """``(state, gradient) -> (state, sums)``; the sums are the gradient's and ``grad_norm``, ``learning_rate`` and ``finite``.
+    """``(state, gradient) -> (state, sums)``; the sums are the gradient's, ``grad_norm``, ``learning_rate`` and ``nonfinite``.
 
-    ``finite``: no NaN or infinity in loss, gradient, new parameters or batch statistics. Layers that a pattern of ``freeze``
-    fits (``tree.matches``) stay bit for bit as they are.
+    ``nonfinite`` is 0, or k when the k-th of ``GUARDED`` is the first with NaN or infinity: the loss alone does not tell, a
+    ReLU may swallow a NaN that BatchNorm's moments keep for ever. With ``skip_nonfinite`` such an update changes nothing but
+    the step. Layers that a pattern of ``freeze`` fits (``tree.matches``) stay bit for bit as they are.
     """
 
     def frozen(leaves: PyTree) -> PyTree:
@@ -165,9 +170,15 @@ def make_update(
         if ema_decay is not None:
             ema = optax.incremental_update(new, state.ema, 1 - ema_decay)
         grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(gradient.sums["objective"]) & jnp.isfinite(grad_norm) & all_finite(new)
-        sums = {**gradient.sums, "grad_norm": grad_norm, "learning_rate": learning_rate, "finite": finite}
-        return State(state.step + 1, params, gradient.batch_stats, opt_state, ema), sums
+        guarded = [gradient.sums["objective"], grad_norm, params, gradient.batch_stats]
+        bad = jnp.array([False, *(~all_finite(part) for part in guarded)])
+        nonfinite = jnp.argmax(bad).astype(jnp.int32)  # the first that is true; 0 when none is
+        sums = {**gradient.sums, "grad_norm": grad_norm, "learning_rate": learning_rate, "nonfinite": nonfinite}
+        updated = State(state.step + 1, params, gradient.batch_stats, opt_state, ema)
+        if skip_nonfinite:
+            unchanged = state._replace(step=updated.step)
+            updated = jax.tree.map(lambda new, old: jnp.where(nonfinite == 0, new, old), updated, unchanged)
+        return updated, sums
 
     return update
 

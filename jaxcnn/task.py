@@ -129,6 +129,7 @@ class Task:
             schedules.make_schedule(config.schedule, peak_rate(config.optimizer, config.data.batch_size), total_steps),
             freeze=config.optimizer.freeze,
             ema_decay=config.optimizer.ema_decay,
+            skip_nonfinite=config.nonfinite == "skip",
         )
         gradient = step.accumulated(gradient, config.optimizer.accumulate)
         if config.elastic_exact:

@@ -47,6 +47,11 @@ def num_elements(tree: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
+def num_bytes(tree: PyTree) -> int:
+    """Memory of all arrays together, each counted once, however many devices hold it."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def all_finite(tree: PyTree) -> Array:
     """One boolean: no leaf holds NaN or infinity. Integer leaves are finite."""
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]

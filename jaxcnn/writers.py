@@ -1,7 +1,6 @@
 """What a run writes while it goes: metrics.jsonl, TensorBoard events, and lines or a bar for a person."""
 
 import json
-import math
 import os
 import pathlib
 import time
@@ -15,9 +14,11 @@ from jaxcnn import hosts
 from jaxcnn.console import console, is_muted, say
 from jaxcnn.errors import NonFiniteError, UsageError
 from jaxcnn.rundir import RunDir, read_rows, write_text
+from jaxcnn.step import GUARDED
 from jaxcnn.typing import Sums
 
 _SECONDS_BETWEEN_LINES = 5.0
+_SKIPS_IN_A_ROW = 10  # more have no hope of ending
 _IN_FLIGHT = 8  # updates handed to the device and not yet finished: enough to keep it busy, few enough to stop soon
 
 Row = Mapping[str, float]
@@ -124,7 +125,8 @@ class Progress:
     def update(self, row: Row, images_per_second: float, evaluated: str = "") -> None:
         """The state of training at a step; ``evaluated`` is the split whose metrics are in the row, or nothing."""
         step = int(row["step"])
-        text = f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.2%}  {images_per_second:,.0f} images/s"
+        result = f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.2%}" if "loss" in row else "update skipped"
+        text = f"{result}  {images_per_second:,.0f} images/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, description=text)
         if not evaluated and (self._bar is not None or time.monotonic() - self._told < _SECONDS_BETWEEN_LINES):
@@ -152,6 +154,8 @@ class Journal:
       batch_size: training examples of an update.
       num_examples: training examples; an epoch is one pass over them.
       tensorboard: also write TensorBoard events.
+      skip_nonfinite: updates with NaN or infinity changed nothing; their rows hold ``skipped``, how many there were so
+        far, and ``skipped_in_a_row`` in the place of loss, accuracy and gradient norm.
     """
 
     def __init__(
@@ -163,6 +167,7 @@ class Journal:
         num_examples: int,
         *,
         tensorboard: bool = False,
+        skip_nonfinite: bool = False,
     ):
         first = hosts.is_first()  # the others keep the same rows, and write none
         self._log = MetricsLog(run_dir.metrics if first else None, start)
@@ -170,6 +175,9 @@ class Journal:
         self._events = TensorBoard(run_dir.events, start) if tensorboard and first else None
         self._progress = Progress(total_steps, start)
         self._batch_size, self._num_examples = batch_size, num_examples
+        self._skip = skip_nonfinite
+        self._skipped = int(self.last.get("skipped", 0))
+        self._in_a_row = int(self.last.get("skipped_in_a_row", 0))
         self._on_device: list[tuple[int, Sums]] = []
         self._rows: list[dict[str, float]] = []
         self._rate = 0.0
@@ -182,19 +190,26 @@ class Journal:
             jax.block_until_ready(self._on_device[-_IN_FLIGHT - 1][1]["count"])
 
     def fetch(self) -> None:
-        """Bring all noted sums to the host. NonFiniteError names the first update with NaN or infinity."""
+        """Bring all noted sums to the host. NonFiniteError names the first update with NaN or infinity that may not be."""
         if not self._on_device:
             return
         values = jax.device_get([sums for _, sums in self._on_device])
-        rows = [self._row(step, sums) for (step, _), sums in zip(self._on_device, values, strict=True)]
-        self._on_device = []
-        bad = next((k for k, row in enumerate(rows) if not row.pop("finite")), None)
-        if bad is not None:
-            self._rows += rows[:bad]
-            self.write({})
-            raise NonFiniteError(_what_is_wrong(rows[bad]))
-        self._rows += rows
+        steps, self._on_device = [step for step, _ in self._on_device], []
+        for step, sums in zip(steps, values, strict=True):
+            if bad := int(sums["nonfinite"]):
+                self._meet_nonfinite(step, GUARDED[bad - 1])
+            self._rows.append(self._row(step, sums))
         self._rate = sum(int(sums["count"]) for sums in values) / (time.monotonic() - self._clock)
+
+    def _meet_nonfinite(self, step: int, where: str) -> None:
+        self._skipped, self._in_a_row = self._skipped + 1, self._in_a_row + 1
+        found = f"step {step}: NaN or infinity in the {where}"
+        if self._skip and self._in_a_row <= _SKIPS_IN_A_ROW:
+            say(f"{found}; the update is skipped, {self._in_a_row} in a row")
+            return
+        self.write({})  # what came before
+        again = f", {self._in_a_row} updates in a row" if self._skip else ""
+        raise NonFiniteError(f"{found}{again}; lower optimizer.learning_rate or set optimizer.clip_norm")
 
     def write(self, evaluation: Row, split: str = "") -> None:
         """Append what was fetched to the files, and show the last row; the evaluation belongs to it."""
@@ -230,27 +245,28 @@ class Journal:
             self._events.close()
 
     def _row(self, step: int, sums: Sums) -> dict[str, float]:
-        count = max(int(sums["count"]), 1)  # no example of the batch could be read
-        return {
+        row = {
             "step": step,
             "epoch": round(step * self._batch_size / self._num_examples, 4),
+            "learning_rate": float(sums["learning_rate"]),
+        }
+        if self._skip:
+            row["skipped"] = self._skipped
+        if int(sums["nonfinite"]):
+            return {**row, "skipped_in_a_row": self._in_a_row}
+        self._in_a_row = 0
+        count = max(int(sums["count"]), 1)  # no example of the batch could be read
+        return {
+            **row,
             "loss": float(sums["loss"]) / count,
             "accuracy": float(sums["accuracy"]) / count,
             "objective": float(sums["objective"]),
             "grad_norm": float(sums["grad_norm"]),
-            "learning_rate": float(sums["learning_rate"]),
-            "finite": bool(sums["finite"]),
         }
 
 
 def _as_text(rows: Sequence[Row]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def _what_is_wrong(row: Row) -> str:
-    parts = {"loss": row["objective"], "gradient": row["grad_norm"]}
-    bad = next((name for name, value in parts.items() if not math.isfinite(value)), "parameters or batch statistics")
-    return f"step {int(row['step'])}: NaN or infinity in the {bad}; lower optimizer.learning_rate or set optimizer.clip_norm"
 
 
 def _evaluation(split: str, metrics: Row) -> str:

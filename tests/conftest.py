@@ -33,6 +33,21 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="also what takes long: more kills, more damage, all networks")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "full: takes long, and runs with --full only; its short form runs always")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--full"):
+        for item in items:
+            if item.get_closest_marker("full"):
+                item.add_marker(pytest.mark.skip(reason="takes long: ./launch.sh test --full"))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Files whose runs are shared, or need the cores, stay on one worker, and so do tests with one name after an @.
@@ -69,6 +84,12 @@ def quick_compilation():
             jax.jit(jnp.sin, compiler_options={**quick, name: value})(1.0)
             quick[name] = value
     return quick
+
+
+@pytest.fixture(scope="session")
+def full(request) -> bool:
+    """Whether the long form of a test is wanted."""
+    return request.config.getoption("--full")
 
 
 @pytest.fixture

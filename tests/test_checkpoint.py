@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from jaxcnn import checkpoint, tree
+from jaxcnn import checkpoint, saver, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.config import ModelConfig, replace
 from jaxcnn.errors import CheckpointError
@@ -212,18 +214,52 @@ def test_a_failed_save_is_told_and_the_third_in_a_row_raises(task, tmp_path, mon
     assert checkpoint.steps(tmp_path) == [1]
 
 
-def test_saving_goes_on_after_a_failure(task, tmp_path, monkeypatch):
-    said, everything = [], list(states(task, 3))
+@pytest.mark.parametrize("place", ["save", "wait_until_finished"])
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_flaky_storage_is_tried_three_times_and_then_training_goes_on(task, tmp_path, monkeypatch, place, failures):
+    """At once, or in the background, when the state that was given has become another."""
+    said, slept, tries, everything = [], [], [], list(states(task, 3))
+    digest = tree.digest(everything[1]._asdict())
+    monkeypatch.setattr(saver.time, "sleep", slept.append)
     with Saver(tmp_path, 3, {}, said.append) as writer:
         writer.save(everything[0], {}, 0.0, "{}", {})
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                type(writer._manager), "save", lambda *a, **k: (_ for _ in ()).throw(OSError(5, "Input/output error"))
-            )
-            writer.save(everything[1], {}, 0.0, "{}", {})
+        writer.wait()
+        real = getattr(ocp.CheckpointManager, place)
+
+        def flaky(self, *arguments, **named):
+            tries.append(1)
+            if len(tries) <= failures:
+                raise OSError(5, "Input/output error")
+            return real(self, *arguments, **named)
+
+        monkeypatch.setattr(ocp.CheckpointManager, place, flaky)
+        writer.save(everything[1], {}, 0.0, "{}", {})
+        for leaf in jax.tree.leaves(everything[1]):
+            leaf.delete()  # as the next update does, to which the state is donated
         writer.save(everything[2], {}, 0.0, "{}", {})
-    assert checkpoint.steps(tmp_path) == [1, 3]
+    lost = failures == 3
+    assert slept == [1, 2][:failures]
+    assert checkpoint.steps(tmp_path) == ([1, 3] if lost else [1, 2, 3])
+    assert said == (
+        ["checkpoint of step 2 not written ([Errno 5] Input/output error); training goes on"] if lost else []
+    )
+    if not lost:
+        assert checkpoint.restore(tmp_path, task.abstract, step=2)[1].digest == digest
+
+
+def test_a_disk_that_is_nearly_full_is_told_before_anything_is_written(task, tmp_path, monkeypatch):
+    said, everything = [], list(states(task, 2))
+    with Saver(tmp_path, 3, {}, said.append) as writer:
+        writer.save(everything[0], {}, 0.0, "{}", {})
+        writer.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(saver.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
+            writer.save(everything[1], {}, 0.0, "{}", {})
+        assert [path.name for path in tmp_path.iterdir()] == ["1"]
+        writer.save(everything[1], {}, 0.0, "{}", {})
     assert len(said) == 1
+    assert "step 2 not written (1,000 bytes are free, " in said[0]
+    assert checkpoint.steps(tmp_path) == [1, 2]
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8, jnp.bool_])

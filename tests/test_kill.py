@@ -57,11 +57,11 @@ def logged_steps(folder, name):
     return [json.loads(line)["step"] for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_sigkill_at_ten_random_moments(rig):
+def test_sigkill_at_random_moments(rig, full):
     folder, straight, duration = rig
     moments = random.Random(0)
-    kills = 0
-    while kills < 10:
+    kills, wanted = 0, 20 if full else 5
+    while kills < wanted:
         name = f"killed-{kills}"  # a run that ended before its next kill came is followed by a new one
         process = start(folder, name)
         try:
@@ -75,7 +75,7 @@ def test_sigkill_at_ten_random_moments(rig):
             rows = logged_steps(folder, name) if (folder / name / "metrics.jsonl").exists() else []
             assert not before or max(rows) >= before[-1], "a checkpoint whose metrics were not written"
             assert not rows or not after or max(rows) - after[-1] <= 20 + 20, "more than an interval lost"
-            while moments.random() < 0.5 and kills < 10:  # and kill the resumed one too
+            while moments.random() < 0.5 and kills < wanted:  # and kill the resumed one too
                 process = start(folder, name)
                 try:
                     process.communicate(timeout=moments.uniform(0, duration))
@@ -128,3 +128,12 @@ def test_ctrl_c_twice_ends_at_once(rig):
     process.communicate(timeout=TIMEOUT)
     assert process.returncode in (75, 130)
     assert finish(folder, "twice")["state_digest"] == straight["state_digest"]
+
+
+def test_a_run_does_not_end_with_whoever_reads_its_messages(rig):
+    folder, straight, _ = rig
+    process = start(folder, "unread", "--log.eval_every=10")
+    assert process.stderr.readline()
+    process.stderr.close()
+    assert process.wait(TIMEOUT) == 0
+    assert json.loads((folder / "unread" / "summary.json").read_text())["steps"] == straight["steps"]

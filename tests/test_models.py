@@ -98,9 +98,13 @@ def random_variables(model, image_shape):
     return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(lambda x: model.init(rng.key(0, "init"), x), image))
 
 
+LIKE_ANOTHER = ("resnet1202_cifar_b", "densenet169", "densenet201", "resnet101_lecture", "resnet152_lecture")
+
+
 def _grouped(name):
     """Networks that run op by op share a process, so that each op is compiled once for all of them."""
-    return pytest.param(name, id=f"{name}@op-by-op") if name in DEEP else name
+    marks = [pytest.mark.full] if name in LIKE_ANOTHER else []
+    return pytest.param(name, marks=marks, id=f"{name}@op-by-op" if name in DEEP else name)
 
 
 @pytest.mark.parametrize("name", [_grouped(name) for name in OURS])

@@ -11,6 +11,7 @@ from jaxcnn import plots
 from jaxcnn.errors import NonFiniteError
 from jaxcnn.evaluate import Predictions
 from jaxcnn.rundir import RunDir, write_text
+from jaxcnn.step import GUARDED
 from jaxcnn.writers import Journal, MetricsLog, read_rows
 
 
@@ -61,11 +62,11 @@ def test_a_lost_metrics_file_does_not_stop_the_run(tmp_path):
     assert read_rows(tmp_path / "metrics.jsonl") == [{"step": 7, "eval_accuracy": 0.5}, *rows(8)]
 
 
-def sums(loss, finite=True):
+def sums(loss, nonfinite=0):
     values = {"loss": loss, "accuracy": 3, "objective": loss, "grad_norm": 1.0, "learning_rate": 0.1}
     return {
         "count": jnp.int32(4),
-        "finite": jnp.array(finite),
+        "nonfinite": jnp.int32(nonfinite),
         **{name: jnp.float32(value) for name, value in values.items()},
     }
 
@@ -73,19 +74,43 @@ def sums(loss, finite=True):
 def test_the_journal_names_the_first_bad_step_and_keeps_the_good_ones(tmp_path):
     journal = Journal(RunDir(tmp_path), 0, 10, 4, 100)
     for step, value in enumerate((2.0, 1.0, float("nan"), float("nan")), 1):
-        journal.record(step, sums(value, np.isfinite(value)))
+        journal.record(step, sums(value, not np.isfinite(value)))
     with pytest.raises(NonFiniteError, match="step 3: NaN or infinity in the loss"):
         journal.fetch()
     journal.close()
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2]
 
 
-def test_the_journal_tells_of_parameters_when_the_loss_is_finite(tmp_path):
+@pytest.mark.parametrize(("number", "name"), list(enumerate(GUARDED, 1)))
+def test_the_journal_tells_what_is_bad_also_when_the_loss_is_finite(tmp_path, number, name):
     journal = Journal(RunDir(tmp_path), 0, 10, 4, 100)
-    journal.record(1, sums(2.0, finite=False))
-    with pytest.raises(NonFiniteError, match="parameters or batch statistics"):
+    journal.record(1, sums(2.0, number))
+    with pytest.raises(NonFiniteError, match=f"step 1: NaN or infinity in the {name}; lower"):
         journal.fetch()
     journal.close()
+
+
+def test_skipped_updates_are_counted_over_stops_and_the_eleventh_in_a_row_ends_the_run(tmp_path):
+    def journal(start):
+        return Journal(RunDir(tmp_path), start, 99, 4, 100, skip_nonfinite=True)
+
+    first = journal(0)
+    for step in range(1, 8):
+        first.record(step, sums(2.0, 2 if step != 2 else 0))
+    first.fetch()
+    first.write({})
+    first.close()
+    second = journal(7)  # six in all, five of them in a row
+    for step in range(8, 20):
+        second.record(step, sums(2.0, 2))
+    with pytest.raises(NonFiniteError, match="step 13: NaN or infinity in the gradient, 11 updates in a row"):
+        second.fetch()
+    second.close()
+    found = read_rows(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in found] == list(range(1, 13))
+    assert [row["skipped"] for row in found] == [1, 1, *range(2, 12)]
+    assert [row.get("skipped_in_a_row", 0) for row in found] == [1, 0, *range(1, 11)]
+    assert [row["step"] for row in found if "loss" in row] == [2]
 
 
 def test_write_text_replaces_as_a_whole(tmp_path):

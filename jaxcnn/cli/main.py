@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     except JaxcnnError as error:
         if debug:
             traceback.print_exc()
-        print(f"jaxcnn: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        _complain(f"jaxcnn: {' '.join(str(error).split())}")
         _leave(error.exit_code)
     except KeyboardInterrupt:  # train has its own way to stop
         sys.exit(130)
@@ -57,11 +57,17 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         if debug:
             traceback.print_exc()
-        print(f"jaxcnn: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr, flush=True)
+        _complain(f"jaxcnn: {error.filename or 'a file'}: {error.strerror or error}")
         _leave(2)
     except Exception:
         traceback.print_exc()
         _leave(1)
+
+
+def _complain(text: str) -> None:
+    from jaxcnn.console import complain  # imports rich, which takes a while
+
+    complain(text)
 
 
 def _pretend(arguments: list[str]) -> None:
