@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import pathlib
+import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping
@@ -144,6 +145,22 @@ def restore(
     return None
 
 
+def verify(directory: pathlib.Path, step: int) -> tuple[Meta | None, str]:
+    """(description, "") of a good step, (None, what is wrong) of a bad one. The network need not be known here."""
+    path, device = directory / str(step), jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    try:
+        meta = _read_finished(path)
+        kinds = {name: kind.rstrip("]").split("[") for name, kind in meta.manifest.items()}
+        target = {
+            name: jax.ShapeDtypeStruct(tuple(map(int, filter(None, shape.split(",")))), dtype, sharding=device)
+            for name, (dtype, shape) in kinds.items()
+        }
+        _read_arrays(path, meta, traverse_util.unflatten_dict(target, sep="/"))
+    except _Damaged as error:
+        return None, str(error)
+    return meta, ""
+
+
 def read_meta(path: pathlib.Path) -> Meta | None:
     """The description of the step in ``path``; None when it is missing or damaged."""
     try:
@@ -167,31 +184,39 @@ def best(scores: Mapping[int, float]) -> int | None:
 
 
 def _restore_step(path: pathlib.Path, abstract: State) -> tuple[State, Meta]:
+    meta = _read_finished(path)
+    _check_manifest(path, tree.manifest(abstract._asdict()), meta.manifest)
+    flat = _read_arrays(path, meta, as_dicts(abstract))
+    return jax.tree.unflatten(jax.tree.structure(abstract), [flat[name] for name in _state_order(abstract)]), meta
+
+
+def _read_finished(path: pathlib.Path) -> Meta:
     if not _is_step(path) or not (path / MARKER).is_file():
         raise _Damaged(f"{path} is not a finished checkpoint")
-    meta = read_meta(path)
-    if meta is None:
+    if (meta := read_meta(path)) is None:
         raise _Damaged("its description (meta) is missing or altered")
-    _check_manifest(path, tree.manifest(abstract._asdict()), meta.manifest)
-    target = as_dicts(abstract)
+    return meta
+
+
+def _read_arrays(path: pathlib.Path, meta: Meta, target: dict[str, Any]) -> dict[str, jax.Array]:
+    """The arrays by name, where ``target`` wants them, once their digest agrees."""
     try:
         with alone, ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             arguments = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
             arrays = reader.restore(path / "state", args=arguments)
     except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
-        raise _Damaged(
-            f"its arrays cannot be read ({(str(error).splitlines() or [type(error).__name__])[0][:160]})"
-        ) from None
-    names = list(tree.named_leaves(abstract._asdict()))
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        files = re.findall(r'local file "[^"]*/(state/[^"]*)"', text)
+        reason = f"{text.partition(':')[0]} in {files[-1]}" if files else text[:160]
+        raise _Damaged(f"its arrays cannot be read ({reason})") from None
     flat = traverse_util.flatten_dict(arrays, sep="/")
-    if missing := [name for name in names if not isinstance(flat.get(name), jax.Array)]:
+    if missing := [name for name in meta.manifest if not isinstance(flat.get(name), jax.Array)]:
         raise _Damaged(f"array {missing[0]} is missing")
-    state = jax.tree.unflatten(jax.tree.structure(abstract), [flat[name] for name in _state_order(abstract)])
-    if tree.manifest(state._asdict()) != meta.manifest:
+    if tree.manifest(arrays) != meta.manifest:
         raise _Damaged("an array has another type or shape than its description says")
-    if tree.digest(state._asdict()) != meta.digest or int(state.step) != meta.step or str(meta.step) != path.name:
+    if tree.digest(arrays) != meta.digest or int(flat["step"]) != meta.step or str(meta.step) != path.name:
         raise _Damaged("its arrays do not have the digest that was stored with them")
-    return state, meta
+    return flat
 
 
 def _check_manifest(path: pathlib.Path, wanted: dict[str, str], stored: dict[str, str]) -> None:

@@ -61,6 +61,12 @@ class Config:
         "an update with NaN or infinity: `abort` ends the run (exit 5), `skip` leaves the state as it is; 11 in a row end it",
         choices=("abort", "skip"),
     )
+    step_timeout: float = option(
+        1800.0,
+        "seconds without a completed update or evaluation batch after which the run shows its stacks and ends with 6",
+        above=0,
+        on_resume="silent",
+    )
     precise_batches: int = option(
         0,
         "training batches from which BatchNorm's moments are computed anew after the last update; 0: keep the running ones",

@@ -21,6 +21,7 @@ from jaxcnn.saver import Saver
 from jaxcnn.state import State
 from jaxcnn.step import TrainStep
 from jaxcnn.task import Task, build, steps_per_epoch, total_steps
+from jaxcnn.watchdog import Watchdog
 from jaxcnn.writers import Journal, Row, check_tensorboard
 
 
@@ -127,6 +128,9 @@ def train(
         bad_records = BadRecords(run_dir, {data.train_split: train.bad, data.eval_split: test.bad})
         eval_batch_size = meshes.round_up(min(data.eval_batch_size, num_eval), task.mesh)
         began = time.monotonic()
+        watchdog = Watchdog(config.step_timeout)
+        stack.callback(watchdog.close)
+        stop = watchdog.alive(stop)
 
         def due(step: int, *every: int) -> bool:
             return step == total or any(step % n == 0 for n in every)
@@ -168,6 +172,7 @@ def train(
                 journal.restart_clock()
 
         saver.wait()
+        watchdog.close()
         seconds = seconds_before + time.monotonic() - began
         summary = _summary(task, state, journal.last, num_train, seconds) | {"bad_records": len(bad_records)}
         if config.log.plots:

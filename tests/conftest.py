@@ -33,6 +33,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
+_WHOLE = ("test_kill.py", "test_processes.py", "test_scale.py", "test_many.py")
+
+
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="also what takes long: more kills, more damage, all networks")
 
@@ -59,7 +62,7 @@ def pytest_xdist_make_scheduler(config, log):
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            whole = file.endswith(("test_processes.py", "test_scale.py", "test_many.py"))
+            whole = "reliability/" in file or file.endswith(_WHOLE)
             return file if whole else nodeid.rpartition("@")[2]
 
     return Scheduling(config, log)

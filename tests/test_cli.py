@@ -18,6 +18,7 @@ from jaxcnn.cli import main as cli
 from jaxcnn.cli.train import default_workdir
 from jaxcnn.config import Config, replace
 from jaxcnn.data import catalog, source
+from jaxcnn.data.resident import Resident
 from jaxcnn.experiment import list_experiments
 
 OWN = '''"""A network and an experiment in one file."""
@@ -539,3 +540,46 @@ def test_bench_with_bad_usage(jaxcnn_, arguments, words):
     code, _, err = jaxcnn_("bench", *arguments)
     assert code == 2
     assert words in err
+
+
+def test_verify_tells_good_from_damaged_and_changes_nothing(run_dir, jaxcnn_, tmp_path):
+    saved = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    code, out, _ = jaxcnn_("verify", "run", "--json")
+    assert code == 0
+    assert [(line["step"], line["good"]) for line in json.loads(out)["checkpoints"]] == [(s, True) for s in saved]
+    assert (
+        json.loads(out)["checkpoints"][-1]["digest"]
+        == json.loads((run_dir / "summary.json").read_text())["state_digest"]
+    )
+    state = tmp_path / "run" / "checkpoints" / str(saved[-1]) / "state"
+    victim = max(state.rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 4
+    victim.write_bytes(data)
+    code, out, err = jaxcnn_("verify", "run")
+    assert code == 4
+    assert "damaged" in out
+    assert err.count("\n") == 1
+    assert f"1 of {len(saved)} checkpoints" in err
+    assert f"(step {saved[-1]})" in err
+    assert victim.read_bytes() == data
+    assert jaxcnn_("verify", tmp_path)[0] == 2
+    assert jaxcnn_("verify")[0] == 2
+
+
+def test_verify_resume_proves_it_and_would_tell(jaxcnn_, monkeypatch):
+    code, out, _ = jaxcnn_("verify-resume", "lenet_digits", "--steps=6")
+    assert code == 0
+    assert "stopped at 3" in out
+    assert "bit for bit" in out
+    assert jaxcnn_("verify-resume", "lenet_digits", "--steps=1")[0] == 2
+
+    monkeypatch.setattr("jaxcnn.data.resident.Resident.train_batches", forgetful(Resident.train_batches))
+    code, out, err = jaxcnn_("verify-resume", "lenet_digits", "--steps=6")
+    assert code == 4
+    assert "the resumed run differs from the straight one; the first arrays are params/conv1/bias" in err
+
+
+def forgetful(train_batches):
+    """Batches that start anew at each start: a data position that a resume loses."""
+    return lambda self, seed, batch_size, start: train_batches(self, seed, batch_size, 0)

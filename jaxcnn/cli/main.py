@@ -16,6 +16,8 @@ VERBS = {
     "train": "train an experiment:            train EXPERIMENT [--flag=value ...]",
     "eval": "evaluate a run's checkpoint:    eval RUN_DIR [--split=test]",
     "predict": "classify image files:           predict RUN_DIR IMAGES...",
+    "verify": "check a run's checkpoints:      verify RUN_DIR [--json]",
+    "verify-resume": "prove a stop changes nothing:  verify-resume EXPERIMENT [--steps=20]",
     "models": "list the networks:              models [PATTERN]",
     "summary": "describe a network by layer:    summary MODEL",
     "plan": "cost of a run, not run:         plan EXPERIMENT [--memory=GB] [--tflops=X]",
@@ -94,7 +96,7 @@ def _leave(exit_code: int) -> None:
 def _dispatch(arguments: list[str]) -> int:
     verb, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
     if verb in ("help", "--help", "-h"):
-        print(_HELP.format(verbs="\n".join(f"  {name:9s}{about}" for name, about in VERBS.items())))
+        print(_HELP.format(verbs="\n".join(f"  {name:14s}{about}" for name, about in VERBS.items())))
         return 0
     if verb == "--version":
         print("\n".join(f"{name} {version}" for name, version in environment.versions().items()))
@@ -110,5 +112,5 @@ def _dispatch(arguments: list[str]) -> int:
     if verb == "bench" and rest[:1] == ["scaling"] and not any(word.startswith("--measure") for word in rest):
         _pretend(rest)
     environment.prepare(_EXACT_THREADS if _is_exact(rest) else None)
-    module = f"jaxcnn.cli.{verb}_" if keyword.iskeyword(verb) else f"jaxcnn.cli.{verb}"
-    return importlib.import_module(module).main(rest, preemption.requested)
+    module = f"{verb}_" if keyword.iskeyword(verb) else verb.replace("-", "_")
+    return importlib.import_module(f"jaxcnn.cli.{module}").main(rest, preemption.requested)

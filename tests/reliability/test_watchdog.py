@@ -1,0 +1,100 @@
+"""T13 in part: what hangs ends with 6, shows where it stood, and goes on when started again."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, start_training
+from test_processes import EXPERIMENT, digest, finish, pair, saved_steps, wait_for_step
+
+HANGING = (
+    EXPERIMENT.replace("steps=400", "steps=80")
+    + """
+import os, pathlib, time
+from jaxcnn.writers import Journal
+
+record = Journal.record
+
+
+def record_or_hang(self, step, sums):
+    if step == 50 and os.environ.get("HANG") and not pathlib.Path("hung").exists():
+        pathlib.Path("hung").touch()
+        time.sleep(600)
+    record(self, step, sums)
+
+
+Journal.record = record_or_hang
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory):
+    """A folder with an experiment that hangs once, and the digest of an undisturbed run."""
+    folder = tmp_path_factory.mktemp("watchdog")
+    (folder / "rig.py").write_text(HANGING)
+    code, err = finish(start_training(folder, "one", NPROC="1"))
+    assert code == 0, err
+    return folder, digest(folder, "one")
+
+
+def test_a_run_that_hangs_ends_with_6_and_shows_its_stacks(rig):
+    folder, straight = rig
+    (folder / "hung").unlink(missing_ok=True)
+    code, err = finish(start_training(folder, "hangs", "--step_timeout=3", NPROC="1", HANG="1"))
+    assert code == 6, err
+    assert "nothing was completed for 3 s (step_timeout)" in err.splitlines()[-1]
+    assert "record_or_hang" in err
+    assert saved_steps(folder, "hangs")[-1] == 40
+    code, err = finish(start_training(folder, "hangs", NPROC="1"))
+    assert code == 0, err
+    assert digest(folder, "hangs") == straight
+
+
+def test_the_supervisor_starts_a_hanging_run_again(rig):
+    folder, straight = rig
+    (folder / "hung").unlink(missing_ok=True)
+    code, err = finish(start_training(folder, "again", "--step_timeout=3", "--max_restarts=1", NPROC="1", HANG="1"))
+    assert code == 0, err
+    assert "restart 1 of 1" in err
+    assert digest(folder, "again") == straight
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("how", ["stopped", "hanging"])
+def test_the_other_of_two_ends_within_25_seconds(rig, how):
+    """One is alive for the system, and does nothing: its heart may beat on."""
+    folder, _ = rig
+    assert [code for code, _ in map(finish, pair(folder, f"straight-{how}"))] == [0, 0]
+    (folder / "hung").unlink(missing_ok=True)
+    name, flags = f"pair-{how}", ["--step_timeout=10"]
+    processes = pair(folder, name, *flags, HANG="1" if how == "hanging" else "")
+    wait_for_step(folder, name, 40, *processes)
+    if how == "stopped":
+        processes[1].send_signal(signal.SIGSTOP)
+    begin = time.monotonic()
+    ends = [finish(process, 60) for process in (processes if how == "hanging" else processes[:1])]
+    assert time.monotonic() - begin < 25
+    assert all(code in (6, -signal.SIGABRT) for code, _ in ends), ends
+    processes[1].kill()
+    processes[1].communicate()
+    for code, err in map(finish, pair(folder, name)):
+        assert code == 0, err
+    assert digest(folder, name) == digest(folder, f"straight-{how}")
+
+
+def test_a_process_that_was_stopped_itself_is_not_taken_for_one_that_hangs():
+    """Ctrl-Z, or a laptop that sleeps."""
+    code = (
+        "import time; from jaxcnn.watchdog import Watchdog; ask = Watchdog(2.0).alive(lambda: False)\n"
+        "print('watched', flush=True)\nfor _ in range(30): ask(); time.sleep(0.1)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "watched\n"
+    child.send_signal(signal.SIGSTOP)
+    time.sleep(4)
+    child.send_signal(signal.SIGCONT)
+    child.communicate(timeout=30)
+    assert child.returncode == 0
