@@ -45,7 +45,8 @@ class Meta:
       metrics: of the evaluation at this step; empty when there was none.
       seconds: training time so far.
       config: the run's configuration, as ``config.to_json`` writes it.
-      versions: of Python, jax and the others, and the thread count, when it was written.
+      versions: of Python, jax and the others, the thread count and the devices, when it was written.
+      data: fingerprint of each split, see ``data.source``; older checkpoints have none.
     """
 
     step: int
@@ -55,6 +56,7 @@ class Meta:
     seconds: float
     config: str
     versions: dict[str, str]
+    data: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def steps(directory: pathlib.Path) -> list[int]:
@@ -246,6 +248,8 @@ def as_dicts(state: State) -> dict[str, Any]:
 def sealed(meta: Meta) -> dict[str, Any]:
     """The description with a hash of itself, so that an altered one is noticed."""
     fields = {"format": _FORMAT, **dataclasses.asdict(meta)}
+    if not meta.data:
+        del fields["data"]
     return {**fields, "seal": hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()}
 
 

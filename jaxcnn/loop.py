@@ -93,7 +93,8 @@ def train(
         stack.callback(train.close)
         stack.callback(test.close)
         stack.enter_context(run_dir.locked())
-        state, seconds_before = _restore_or_init(task, run_dir, weights)
+        fingerprints = {split: task.fingerprint(split) for split in (data.train_split, data.eval_split)}
+        state, seconds_before = _restore_or_init(task, run_dir, weights, fingerprints)
         start = int(state.step)
         hosts.agree({"step to go on from": start})
         if start > total:
@@ -114,15 +115,7 @@ def train(
         scores = {
             int(step): score for step, score in json.loads(hosts.first_says(json.dumps(run_dir.scores()))).items()
         }
-        journal = Journal(
-            run_dir,
-            start,
-            total,
-            data.batch_size,
-            num_train,
-            tensorboard=config.log.tensorboard,
-            skip_nonfinite=config.nonfinite == "skip",
-        )
+        journal = Journal(run_dir, config, start, total, num_train)
         stack.callback(journal.close)
         saver = stack.enter_context(Saver(run_dir.checkpoints, config.checkpoint.keep, scores, warn=say))
         bad_records = BadRecords(run_dir, {data.train_split: train.bad, data.eval_split: test.bad})
@@ -143,7 +136,7 @@ def train(
             bad_records.write()
             metrics = {name: value for name, value in journal.last.items() if name.startswith("eval_")}
             seconds = seconds_before + time.monotonic() - began
-            saver.save(state, metrics, seconds, to_json(config), environment.versions())
+            saver.save(state, metrics, seconds, to_json(config), _circumstances(task), fingerprints)
 
         if start and due(start, eval_every) and "eval_accuracy" not in journal.last:  # a stop had cut it off
             journal.write(evaluated(state), data.eval_split)
@@ -199,8 +192,16 @@ def _facts(task: Task, resume: str, num_train: int, num_eval: int) -> dict[str, 
     }
 
 
-def _restore_or_init(task: Task, run_dir: RunDir, weights: dict[str, Any]) -> tuple[State, float]:
-    """The state to go on from, and the seconds of training behind it."""
+def _circumstances(task: Task) -> dict[str, str]:
+    """What the last bits depend on besides the config."""
+    mesh = ",".join(f"{axis}:{size}" for axis, size in task.mesh.shape.items())
+    return environment.versions() | {"mesh": mesh, "processes": str(jax.process_count())}
+
+
+def _restore_or_init(
+    task: Task, run_dir: RunDir, weights: dict[str, Any], fingerprints: dict[str, str]
+) -> tuple[State, float]:
+    """The state to go on from, and the seconds of training behind it. UsageError when the data are others than before."""
     checkpoint.clean(run_dir.checkpoints, warn=say)
     restored = checkpoint.restore(run_dir.checkpoints, task.abstract, warn=say)
     hosts.meet("state restored")
@@ -216,6 +217,12 @@ def _restore_or_init(task: Task, run_dir: RunDir, weights: dict[str, Any]) -> tu
         state = task.initial_state()
         return transfer.start(state, weights) if weights else state, 0.0
     state, meta = restored
+    changed = {split: old for split, old in meta.data.items() if fingerprints.get(split, old) != old}
+    if changed:
+        told = "; ".join(f"{split} {old!r} -> {fingerprints[split]!r}" for split, old in changed.items())
+        raise UsageError(
+            f"workdir={run_dir.path} was trained on other data ({told}); bring them back, or choose another --workdir"
+        )
     threads, now = meta.versions.get("NPROC"), environment.versions()["NPROC"]
     if threads != now:
         say(f"the checkpoint was written with NPROC={threads}, now NPROC={now}: the last bits may differ")

@@ -47,7 +47,13 @@ class Saver:
             self._manager = ocp.CheckpointManager(directory, options=self._options)
 
     def save(
-        self, state: State, metrics: Mapping[str, float], seconds: float, config: str, versions: Mapping[str, str]
+        self,
+        state: State,
+        metrics: Mapping[str, float],
+        seconds: float,
+        config: str,
+        versions: Mapping[str, str],
+        data: Mapping[str, str] | None = None,
     ) -> None:
         """Start to write the state; returns when it is copied to host memory. A step that is on disk stays as it is."""
         self._drain()
@@ -62,6 +68,7 @@ class Saver:
             seconds,
             config,
             dict(versions),
+            dict(data or {}),
         )
         self.note_score(step, metrics.get("eval_accuracy"))
         # A copy of our own: the next update takes the state's memory, and a failed save is tried again from here.

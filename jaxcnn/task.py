@@ -201,6 +201,10 @@ class Task:
         reader = Reader(self.dataset, records, size, fit, data.max_bad_records)
         return Stream(reader, rows, crops, data.threads, data.ahead, meshes.share(self.mesh))
 
+    def fingerprint(self, split: str) -> str:
+        """Tells whether the examples of a split are still the same, see ``data.source``."""
+        return source.fingerprint(source.open_split(self.dataset, split, self.config.data.data_dir))
+
     def num_examples(self, split: str) -> int:
         """Number of examples of a split, without reading it."""
         return split_size(source.split_sizes(self.dataset, self.config.data.data_dir), split)

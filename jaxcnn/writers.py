@@ -11,6 +11,7 @@ import rich.progress
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from jaxcnn import hosts
+from jaxcnn.config import Config
 from jaxcnn.console import console, is_muted, say
 from jaxcnn.errors import NonFiniteError, UsageError
 from jaxcnn.rundir import RunDir, read_rows, write_text
@@ -149,33 +150,21 @@ class Journal:
 
     Args:
       run_dir: where ``metrics.jsonl`` and ``tensorboard/`` go.
+      config: of the run. With ``nonfinite="skip"`` updates with NaN or infinity changed nothing; their rows hold
+        ``skipped``, how many there were so far, and ``skipped_in_a_row`` in the place of loss, accuracy and gradient norm.
       start: updates completed so far.
       total_steps: updates in the whole run.
-      batch_size: training examples of an update.
       num_examples: training examples; an epoch is one pass over them.
-      tensorboard: also write TensorBoard events.
-      skip_nonfinite: updates with NaN or infinity changed nothing; their rows hold ``skipped``, how many there were so
-        far, and ``skipped_in_a_row`` in the place of loss, accuracy and gradient norm.
     """
 
-    def __init__(
-        self,
-        run_dir: RunDir,
-        start: int,
-        total_steps: int,
-        batch_size: int,
-        num_examples: int,
-        *,
-        tensorboard: bool = False,
-        skip_nonfinite: bool = False,
-    ):
+    def __init__(self, run_dir: RunDir, config: Config, start: int, total_steps: int, num_examples: int):
         first = hosts.is_first()  # the others keep the same rows, and write none
         self._log = MetricsLog(run_dir.metrics if first else None, start)
         self._log.last = json.loads(hosts.first_says(json.dumps(self._log.last)))
-        self._events = TensorBoard(run_dir.events, start) if tensorboard and first else None
+        self._events = TensorBoard(run_dir.events, start) if config.log.tensorboard and first else None
         self._progress = Progress(total_steps, start)
-        self._batch_size, self._num_examples = batch_size, num_examples
-        self._skip = skip_nonfinite
+        self._batch_size, self._num_examples = config.data.batch_size, num_examples
+        self._skip = config.nonfinite == "skip"
         self._skipped = int(self.last.get("skipped", 0))
         self._in_a_row = int(self.last.get("skipped_in_a_row", 0))
         self._on_device: list[tuple[int, Sums]] = []

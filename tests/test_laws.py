@@ -35,6 +35,7 @@ FLOORS = [
         "writers",
         "plots",
         "preemption",
+        "watchdog",
         "experiment",
         "task",
         "transfer",

@@ -8,11 +8,14 @@ import pytest
 from PIL import Image
 
 from jaxcnn import plots
+from jaxcnn.config import Config, DataConfig, replace
 from jaxcnn.errors import NonFiniteError
 from jaxcnn.evaluate import Predictions
 from jaxcnn.rundir import RunDir, write_text
 from jaxcnn.step import GUARDED
 from jaxcnn.writers import Journal, MetricsLog, read_rows
+
+CONFIG = Config(steps=10, data=DataConfig(batch_size=4))
 
 
 def rows(*steps):
@@ -72,7 +75,7 @@ def sums(loss, nonfinite=0):
 
 
 def test_the_journal_names_the_first_bad_step_and_keeps_the_good_ones(tmp_path):
-    journal = Journal(RunDir(tmp_path), 0, 10, 4, 100)
+    journal = Journal(RunDir(tmp_path), CONFIG, 0, 10, 100)
     for step, value in enumerate((2.0, 1.0, float("nan"), float("nan")), 1):
         journal.record(step, sums(value, not np.isfinite(value)))
     with pytest.raises(NonFiniteError, match="step 3: NaN or infinity in the loss"):
@@ -83,7 +86,7 @@ def test_the_journal_names_the_first_bad_step_and_keeps_the_good_ones(tmp_path):
 
 @pytest.mark.parametrize(("number", "name"), list(enumerate(GUARDED, 1)))
 def test_the_journal_tells_what_is_bad_also_when_the_loss_is_finite(tmp_path, number, name):
-    journal = Journal(RunDir(tmp_path), 0, 10, 4, 100)
+    journal = Journal(RunDir(tmp_path), CONFIG, 0, 10, 100)
     journal.record(1, sums(2.0, number))
     with pytest.raises(NonFiniteError, match=f"step 1: NaN or infinity in the {name}; lower"):
         journal.fetch()
@@ -92,7 +95,7 @@ def test_the_journal_tells_what_is_bad_also_when_the_loss_is_finite(tmp_path, nu
 
 def test_skipped_updates_are_counted_over_stops_and_the_eleventh_in_a_row_ends_the_run(tmp_path):
     def journal(start):
-        return Journal(RunDir(tmp_path), start, 99, 4, 100, skip_nonfinite=True)
+        return Journal(RunDir(tmp_path), replace(CONFIG, {"nonfinite": "skip"}), start, 99, 100)
 
     first = journal(0)
     for step in range(1, 8):

@@ -1,0 +1,63 @@
+"""T17 in part: a run does not go on with other data than it began with."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxcnn import loop
+from jaxcnn.config import replace
+from jaxcnn.data import npz, source
+from jaxcnn.data.records import Arrays
+from jaxcnn.errors import Preempted, UsageError
+
+
+@pytest.fixture
+def begun(tiny, tmp_path):
+    """(config, run directory, data file) of a run that was stopped at step 4 of 12."""
+    rng, file = np.random.default_rng(0), tmp_path / "data.npz"
+    images, labels = rng.integers(0, 255, (96, 32, 32), np.uint8), np.arange(96) % 10
+    np.savez(file, x_train=images, y_train=labels, x_test=images[:40], y_test=labels[:40])
+    config = replace(tiny, {"data.dataset": f"npz:{file}"})
+    polls = iter([False] * 4 + [True] * 9)
+    with pytest.raises(Preempted):
+        loop.run(config, tmp_path / "run", num_devices=1, stop=polls.__next__)
+    return config, tmp_path / "run", file
+
+
+@pytest.mark.parametrize("what", ["a pixel", "a label", "an example more"])
+def test_a_resumed_run_refuses_other_data_and_touches_nothing(begun, what):
+    config, workdir, file = begun
+    arrays = dict(np.load(file))
+    if what == "a pixel":
+        arrays["x_train"][0, 5, 5] ^= 1
+    elif what == "a label":
+        arrays["y_train"][95] = 3
+    else:
+        arrays["x_train"] = np.concatenate([arrays["x_train"], arrays["x_train"][:1]])
+        arrays["y_train"] = np.append(arrays["y_train"], 0)
+    np.savez(file, **arrays)
+    npz._arrays.cache_clear()  # as in a new process
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=r"other data \(train '96 examples, CRC-32 of 64: \w{8}' -> '9[67] examples"):
+        loop.run(config, workdir, num_devices=1)
+    assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_the_same_data_elsewhere_are_the_same(begun, tmp_path):
+    config, workdir, file = begun
+    digest = loop.run(config, tmp_path / "straight", num_devices=1)["state_digest"]
+    shutil.copy(file, tmp_path / "kept")
+    file.unlink()
+    shutil.copy(tmp_path / "kept", file)  # new inode, new time
+    assert loop.run(config, workdir, num_devices=1)["state_digest"] == digest
+
+
+def test_a_fingerprint_reads_a_few_examples_however_many_there_are():
+    images = np.broadcast_to(np.uint8(7), (1_000_000, 2, 2, 1))
+    records, reads = Arrays(images, np.zeros(1_000_000, np.int32), "x"), []
+    read = records.read
+    records.read = lambda index: (reads.append(index), read(index))[1]
+    assert source.fingerprint(records).startswith("1,000,000 examples, CRC-32 of 64: ")
+    assert len(reads) == 64
+    assert {0, 999_999} <= set(reads)
