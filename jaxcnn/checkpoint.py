@@ -211,7 +211,7 @@ def _read_arrays(path: pathlib.Path, meta: Meta, target: dict[str, Any]) -> dict
         files = re.findall(r'local file "[^"]*/(state/[^"]*)"', text)
         reason = f"{text.partition(':')[0]} in {files[-1]}" if files else text[:160]
         raise _Damaged(f"its arrays cannot be read ({reason})") from None
-    flat = traverse_util.flatten_dict(arrays, sep="/")
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(arrays, sep="/"))
     if missing := [name for name in meta.manifest if not isinstance(flat.get(name), jax.Array)]:
         raise _Damaged(f"array {missing[0]} is missing")
     if tree.manifest(arrays) != meta.manifest:

@@ -2,7 +2,6 @@
 
 import faulthandler
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -54,7 +53,7 @@ class Watchdog:
                 self._end()
 
     def _end(self) -> None:
-        faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
+        faulthandler.dump_traceback(file=2, all_threads=True)
         text = (
             f"jaxcnn: nothing was completed for {self._limit:g} s (step_timeout); the stacks are above; start again\n"
         )
@@ -62,7 +61,7 @@ class Watchdog:
         os._exit(PeerError.exit_code)
 
 
-def _note(event: str, seconds: float, **details: Any) -> None:
+def _note(event: str, duration_secs: float, **details: Any) -> None:
     if event == _LOWERED:
         _compiling.set()
     elif event == _COMPILED:

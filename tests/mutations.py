@@ -94,6 +94,8 @@ ROWS = [
     ("jaxcnn/writers.py", "self._in_a_row = 0\n        count", "count", "test_writers.py::test_skipped_updates_are_counted_over_stops_and_the_eleventh_in_a_row_ends_the_run"),
     ("jaxcnn/step.py", "grad_norm, params, gradient.batch_stats]", "grad_norm, params]", "reliability/test_nonfinite.py"),
     ("jaxcnn/step.py", "jnp.where(nonfinite == 0, new, old)", "new", "reliability/test_nonfinite.py"),
+    ("jaxcnn/loop.py", "fingerprints.get(split, old) != old}", "False}", "reliability/test_data_change.py::test_a_resumed_run_refuses_other_data_and_touches_nothing"),
+    ("jaxcnn/data/source.py", "crc = zlib.crc32(str(label).encode(), crc)", "pass", "reliability/test_data_change.py::test_a_resumed_run_refuses_other_data_and_touches_nothing"),
     ("jaxcnn/watchdog.py", "self._waited += min(", "self._waited += 0 * min(", "reliability/test_watchdog.py::test_a_run_that_hangs_ends_with_6_and_shows_its_stacks"),
     ("jaxcnn/watchdog.py", "min(now - last, 2 * _TICK_SECONDS)", "now - last", "reliability/test_watchdog.py::test_a_process_that_was_stopped_itself_is_not_taken_for_one_that_hangs"),
     ("jaxcnn/saver.py", "for seconds in _SECONDS_BEFORE_RETRY:", "for seconds in ():", "test_checkpoint.py::test_flaky_storage_is_tried_three_times_and_then_training_goes_on"),
