@@ -1,0 +1,104 @@
+"""What safety costs: the guard against NaN and infinity in an update, and the wait for a checkpoint.
+
+    python benchmarks/overhead.py [--tiny]
+
+The clock covers updates that are compiled; the ways alternate. ``bare`` is the update without the guard: the network's own
+gradient and the optimizer, with the same sums.
+"""
+
+import functools
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from results import in_turns, spread, write
+
+from jaxcnn import experiment, step, tree
+from jaxcnn.config import replace
+from jaxcnn.saver import Saver
+from jaxcnn.task import Task, build
+
+CASES = {"lenet_mnist": 50, "resnet18_cifar10": 1}  # updates in a row that are timed
+
+
+def make_task(name: str, nonfinite: str, tiny: bool) -> Task:
+    """The experiment on synthetic images of 32 x 32: the data are not what is measured."""
+    config = experiment.load(name)
+    changes = {"data.dataset": "fake", "nonfinite": nonfinite}
+    return build(replace(config, changes | ({"data.batch_size": 8} if tiny else {})), 1)
+
+
+def make_ways(name: str, tiny: bool) -> dict:
+    """``{way: function of the number of updates}``."""
+
+    def way(nonfinite: str, guarded: bool):
+        task = make_task(name, nonfinite, tiny)
+        batch = next(task.load("train", train=True).train_batches(0, task.config.data.batch_size, 0))
+        with mock.patch.object(step, "all_finite", step.all_finite if guarded else lambda tree: jnp.array(True)):
+            update = task.train_step(1000).lower(task.abstract, batch).compile()
+        state = task.initial_state()
+
+        def run(steps: int) -> None:
+            nonlocal state
+            for _ in range(steps):
+                state, _ = update(state, batch)
+            jax.block_until_ready(state)
+
+        return run
+
+    return {"bare": way("abort", False), "abort": way("abort", True), "skip": way("skip", True)}
+
+
+def save_times(name: str, tiny: bool, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds that training waits for a checkpoint, that its copy to the host takes, and that an update takes."""
+    task = make_task(name, "abort", tiny)
+    state, found = task.initial_state(), {"wait": [], "copy": [], "digest": []}
+
+    def timed(what: str, call: Callable[[], object]) -> None:
+        begin = time.perf_counter()
+        call()
+        found[what].append(1000 * (time.perf_counter() - begin))
+
+    with tempfile.TemporaryDirectory() as folder, Saver(pathlib.Path(folder), 2, {}, print) as saver:
+        for number in range(1, repeats + 1):
+            state = jax.block_until_ready(state._replace(step=jnp.int32(number)))
+            timed("copy", functools.partial(jax.tree.map, np.array, state))
+            timed("digest", functools.partial(tree.digest, state._asdict()))
+            timed("wait", functools.partial(saver.save, state, {}, 0.0, "{}", {}))
+            saver.wait()
+    return found
+
+
+def main() -> None:
+    tiny = "--tiny" in sys.argv
+    rows = {}
+    for name, steps in list(CASES.items())[: 1 if tiny else None]:
+        ways = make_ways(name, tiny)
+        for run in ways.values():
+            run(2)
+        found = in_turns({way: functools.partial(run, steps) for way, run in ways.items()}, 2 if tiny else 21)
+        overhead = {
+            way: 100 * (statistics.median(t / s for t, s in zip(times, found["bare"], strict=True)) - 1)
+            for way, times in found.items()
+        }
+        updates = {
+            way: {
+                "ms": spread([1000 * each / steps for each in times]),
+                "overhead_percent": overhead[way],
+            }
+            for way, times in found.items()
+        }
+        saves = {what: spread(times) for what, times in save_times(name, tiny, 2 if tiny else 11).items()}
+        rows[name] = {"updates": updates, "save_ms": saves}
+    write("overhead", "compiled updates, the ways in turns; what a save keeps training waiting", {"rows": rows}, tiny)
+
+
+if __name__ == "__main__":
+    main()
