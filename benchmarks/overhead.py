@@ -57,7 +57,7 @@ def make_ways(name: str, tiny: bool) -> dict:
 
 
 def save_times(name: str, tiny: bool, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds that training waits for a checkpoint, that its copy to the host takes, and that an update takes."""
+    """Milliseconds that training waits for a checkpoint, that a copy to the host takes, and its digest."""
     task = make_task(name, "abort", tiny)
     state, found = task.initial_state(), {"wait": [], "copy": [], "digest": []}
 

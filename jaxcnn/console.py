@@ -3,13 +3,13 @@
 import contextlib
 import contextvars
 import functools
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from jaxcnn.stderr import speak_to_nobody
 
 
 class _StandardError(Console):
@@ -24,19 +24,6 @@ class _StandardError(Console):
 def console() -> Console:
     """Standard error, shared by lines and bar so that they do not overwrite each other."""
     return _StandardError(stderr=True, highlight=False, soft_wrap=True)
-
-
-def complain(text: str) -> None:
-    """One line on standard error whatever is muted, also where rich has not been told of anything."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        speak_to_nobody()
-
-
-def speak_to_nobody() -> None:
-    """From now on what is written to standard error is lost, without an error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def output() -> Console:

@@ -82,7 +82,8 @@ def train(
     run_dir = RunDir(workdir)
     notices = run_dir.check(config, resume)
 
-    hosts.agree(_facts(task, resume, num_train, num_eval))  # nobody has written anything yet
+    fingerprints = {split: task.fingerprint(split) for split in (data.train_split, data.eval_split)}
+    hosts.agree(_facts(task, resume, num_train, num_eval) | fingerprints)  # nobody has written anything yet
 
     weights = {}
     if config.model.init_from and not checkpoint.steps(run_dir.checkpoints):
@@ -93,7 +94,6 @@ def train(
         stack.callback(train.close)
         stack.callback(test.close)
         stack.enter_context(run_dir.locked())
-        fingerprints = {split: task.fingerprint(split) for split in (data.train_split, data.eval_split)}
         state, seconds_before = _restore_or_init(task, run_dir, weights, fingerprints)
         start = int(state.step)
         hosts.agree({"step to go on from": start})

@@ -10,6 +10,7 @@ from jaxcnn import environment
 from jaxcnn.cli import supervise
 from jaxcnn.errors import JaxcnnError, UsageError, nearest
 from jaxcnn.preemption import Preemption
+from jaxcnn.stderr import complain
 
 VERBS = {
     "prepare": "download a dataset:             prepare DATASET [--data_dir=DIR] [--offline]",
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     except JaxcnnError as error:
         if debug:
             traceback.print_exc()
-        _complain(f"jaxcnn: {' '.join(str(error).split())}")
+        complain(f"jaxcnn: {' '.join(str(error).split())}")
         _leave(error.exit_code)
     except KeyboardInterrupt:  # train has its own way to stop
         sys.exit(130)
@@ -59,17 +60,11 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         if debug:
             traceback.print_exc()
-        _complain(f"jaxcnn: {error.filename or 'a file'}: {error.strerror or error}")
+        complain(f"jaxcnn: {error.filename or 'a file'}: {error.strerror or error}")
         _leave(2)
     except Exception:
         traceback.print_exc()
         _leave(1)
-
-
-def _complain(text: str) -> None:
-    from jaxcnn.console import complain  # imports rich, which takes a while
-
-    complain(text)
 
 
 def _pretend(arguments: list[str]) -> None:

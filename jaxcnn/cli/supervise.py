@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 
 from jaxcnn.errors import PeerError, Preempted, UsageError
+from jaxcnn.stderr import complain
 
 _GRACE_SECONDS = 30.0  # for the others to end by themselves, when one has; JAX notices a dead peer within 15
 _RESTART_AFTER_SECONDS = 1.0
@@ -153,8 +154,7 @@ class _Group:
             if text.startswith("jaxcnn: ") and text in self._said:
                 continue
             self._said.add(text)
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            complain(text.rstrip("\n"))
 
 
 def _free_port() -> int:
@@ -164,4 +164,4 @@ def _free_port() -> int:
 
 
 def _tell(text: str) -> None:
-    print(f"jaxcnn: {text}", file=sys.stderr, flush=True)
+    complain(f"jaxcnn: {text}")

@@ -1,0 +1,17 @@
+"""Standard error, whose reader may go away before the run ends. Imports nothing that is slow."""
+
+import os
+import sys
+
+
+def complain(text: str) -> None:
+    """One line, whatever is muted."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        speak_to_nobody()
+
+
+def speak_to_nobody() -> None:
+    """From now on what is written to standard error is lost, without an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
