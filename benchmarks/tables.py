@@ -122,6 +122,18 @@ def seeds_table() -> str:
     return "\n".join([*lines, "", _footnote(result)])
 
 
+def reliability_table() -> str:
+    """The reliability protocol: cases, and the worst of each."""
+    result = read("reliability")
+    lines = ["| | what is done to a run | cases passed | worst |", "|---|---|---|---|"]
+    for name, row in result["rows"].items():
+        worst = "; ".join(f"{what} {value:,g}" for what, value in row["worst"].items())
+        lines.append(f"| {name} | {row['about']} | {row['passed']:,} of {row['n']:,} | {worst} |")
+    skipped = [f"{name}, {reason}" for name, row in result["rows"].items() for reason in row["skipped"]]
+    note = _footnote(result) + (f" Skipped: {'; '.join(skipped)}." if skipped else "")
+    return "\n".join([*lines, "", note])
+
+
 def measured(name: str) -> str:
     """The ``Measured:`` paragraph of an experiment."""
     result = read("time_to_accuracy")
@@ -148,6 +160,7 @@ BLOCKS = {
     "photographs": photographs_table,
     "scaling": scaling_table,
     "seeds": seeds_table,
+    "reliability": reliability_table,
 }
 
 

@@ -12,6 +12,7 @@ import logging
 import pathlib
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,6 +33,15 @@ alone = threading.RLock()
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells its life there, and each failure four times
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and of a damaged file the errors of all arrays but the first
+
+
+def _hook(what: "sys.UnraisableHookArgs") -> None:
+    """Nothing is shown of the arrays of a failed save that come to their end after it: it is told already."""
+    if str(what.exc_value) != "Event loop is closed":
+        _hook_before(what)
+
+
+_hook_before, sys.unraisablehook = sys.unraisablehook, _hook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,14 +220,14 @@ def _read_arrays(path: pathlib.Path, meta: Meta, target: dict[str, Any]) -> dict
         text = (str(error).splitlines() or [type(error).__name__])[0]
         files = re.findall(r'local file "[^"]*/(state/[^"]*)"', text)
         reason = f"{text.partition(':')[0]} in {files[-1]}" if files else text[:160]
-        raise _Damaged(f"its arrays cannot be read ({reason})") from None
+        raise _Damaged(f"its arrays (state) cannot be read ({reason})") from None
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(arrays, sep="/"))
     if missing := [name for name in meta.manifest if not isinstance(flat.get(name), jax.Array)]:
-        raise _Damaged(f"array {missing[0]} is missing")
+        raise _Damaged(f"array {missing[0]} of its state is missing")
     if tree.manifest(arrays) != meta.manifest:
-        raise _Damaged("an array has another type or shape than its description says")
+        raise _Damaged("an array of its state has another type or shape than its description says")
     if tree.digest(arrays) != meta.digest or int(flat["step"]) != meta.step or str(meta.step) != path.name:
-        raise _Damaged("its arrays do not have the digest that was stored with them")
+        raise _Damaged("its arrays (state) do not have the digest that was stored with them")
     return flat
 
 

@@ -55,7 +55,8 @@ def is_muted() -> bool:
 def say(text: str) -> None:
     """One line to a person."""
     if not is_muted():
-        console().print(text, markup=False)
+        with contextlib.suppress(OSError):  # standard error goes to a file, and its disk is full
+            console().print(text, markup=False)
 
 
 def table(title: str, rows: Mapping[str, Any]) -> Table:

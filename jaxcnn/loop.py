@@ -80,7 +80,7 @@ def train(
     eval_step = task.eval_step()
     eval_every, save_every = config.log.eval_every or epoch, config.checkpoint.every or epoch
     run_dir = RunDir(workdir)
-    notices = run_dir.check(config, resume)
+    notices = run_dir.check(config, resume, tree.num_bytes(task.abstract))
 
     fingerprints = {split: task.fingerprint(split) for split in (data.train_split, data.eval_split)}
     hosts.agree(_facts(task, resume, num_train, num_eval) | fingerprints)  # nobody has written anything yet
@@ -117,8 +117,13 @@ def train(
         }
         journal = Journal(run_dir, config, start, total, num_train)
         stack.callback(journal.close)
-        saver = stack.enter_context(Saver(run_dir.checkpoints, config.checkpoint.keep, scores, warn=say))
         bad_records = BadRecords(run_dir, {data.train_split: train.bad, data.eval_split: test.bad})
+
+        def settle() -> None:
+            bad_records.write()
+            journal.sync()
+
+        saver = stack.enter_context(Saver(run_dir.checkpoints, config.checkpoint.keep, scores, say, settle))
         eval_batch_size = meshes.round_up(min(data.eval_batch_size, num_eval), task.mesh)
         began = time.monotonic()
         watchdog = Watchdog(config.step_timeout)
@@ -132,8 +137,6 @@ def train(
             return evaluate(eval_step, state.variables(), test, eval_batch_size, stop)
 
         def save(state: State) -> None:
-            journal.sync()
-            bad_records.write()
             metrics = {name: value for name, value in journal.last.items() if name.startswith("eval_")}
             seconds = seconds_before + time.monotonic() - began
             saver.save(state, metrics, seconds, to_json(config), _circumstances(task), fingerprints)
@@ -155,6 +158,8 @@ def train(
                 state = precise.estimated(state, task.moments_step(), more, config.precise_batches)
             journal.record(done, sums)
             if due(done, config.log.every, eval_every, save_every) or stop():
+                if due(done, save_every):
+                    saver.finish()  # so that rows are at most one interval ahead of the newest checkpoint
                 journal.fetch()
                 journal.write(evaluated(state) if due(done, eval_every) else {}, data.eval_split)
                 stopping = stop()  # asked once: a stop that comes while we save is for the next step

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 from jaxcnn import checkpoint, hosts
@@ -19,11 +20,15 @@ RESUME = ("auto", "never", "must")
 def write_text(path: pathlib.Path, text: str) -> None:
     """Replace a file as a whole: whoever reads it, or kills us, sees the old text or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:  # a full disk
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, float]]:
@@ -39,6 +44,8 @@ def read_rows(path: pathlib.Path) -> list[dict[str, float]]:
         except ValueError:
             break
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            break
+        if rows and row["step"] <= rows[-1]["step"]:
             break
         rows.append(row)
     return rows
@@ -109,16 +116,16 @@ class RunDir:
         scores, saved = self.scores(), checkpoint.steps(self.checkpoints)
         return checkpoint.best({step: scores[step] for step in saved if step in scores})
 
-    def check(self, config: Config, resume: str) -> list[str]:
-        """May ``config`` be trained here? Returns notices; nothing is written.
+    def check(self, config: Config, resume: str, num_bytes: int = 0) -> list[str]:
+        """May ``config``, with a state of ``num_bytes``, be trained here? Returns notices; nothing is written.
 
         Raises:
-          UsageError: the directory holds other files, another run, or (``never``) a run's checkpoints.
+          UsageError: the directory holds other files, another run, or (``never``) a run's checkpoints; the disk is full.
           CheckpointError: ``must``, and there is no checkpoint.
         """
         if resume not in RESUME:
             raise UsageError(f"resume={resume!r} must be one of {', '.join(RESUME)}")
-        self._check_writable()
+        self._check_writable(num_bytes)
         for path, kind in (
             (self.checkpoints, "directory"),
             (self.plots, "directory"),
@@ -179,9 +186,14 @@ class RunDir:
         except (OSError, ValueError, TypeError):
             return None
 
-    def _check_writable(self) -> None:
+    def _check_writable(self, num_bytes: int) -> None:
         existing = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
         if not existing.is_dir():
             raise UsageError(f"workdir={self.path}: {existing} is a file, not a directory")
         if not os.access(existing, os.W_OK | os.X_OK):
             raise UsageError(f"workdir={self.path}: no permission to write in {existing}")
+        if (free := shutil.disk_usage(existing).free) < num_bytes:
+            raise UsageError(
+                f"workdir={self.path}: {free:,} bytes are free, a checkpoint takes {num_bytes:,}; make room, or choose "
+                "another --workdir"
+            )

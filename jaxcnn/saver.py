@@ -29,10 +29,24 @@ class Saver:
     The caller waits for the copy to host memory only. A save that fails is tried again, up to three times in all, unless
     the disk is full; when it has failed for good, that is told through ``warn`` and training goes on; after three such
     saves in a row ``save`` raises CheckpointError. A step counts as saved when its marker is on disk, not before.
+
+    Args:
+      directory: where the steps go.
+      keep: how many of the latest stay, beside the best.
+      scores: evaluation accuracy of steps that are there already.
+      warn: gets a line for each save that failed.
+      first: brings to disk what must be there before a checkpoint; when it raises, the save has failed.
     """
 
-    def __init__(self, directory: pathlib.Path, keep: int, scores: Mapping[int, float], warn: Callable[[str], None]):
-        self._warn, self._failures = warn, 0
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        keep: int,
+        scores: Mapping[int, float],
+        warn: Callable[[str], None],
+        first: Callable[[], None] = lambda: None,
+    ):
+        self._warn, self._first, self._failures = warn, first, 0
         self._pending: _Pending | None = None
         self._policy = _KeepLatestAndBest(keep, dict(scores))
         self._options = ocp.CheckpointManagerOptions(
@@ -56,7 +70,7 @@ class Saver:
         data: Mapping[str, str] | None = None,
     ) -> None:
         """Start to write the state; returns when it is copied to host memory. A step that is on disk stays as it is."""
-        self._drain()
+        self.finish()
         step = int(state.step)
         if step in checkpoint.steps(self._directory):
             return
@@ -75,7 +89,31 @@ class Saver:
         self._pending = _Pending(step, _on_host(checkpoint.as_dicts(state)), checkpoint.sealed(fields))
         self._problem = self._start(self._pending)
         if any(hosts.all_say(self._problem)):
-            self._drain()
+            self.finish()
+
+    def finish(self) -> None:
+        """Have the save that is under way finished, with new tries; count it when it has failed for good."""
+        if (pending := self._pending) is None:
+            return
+        problem = self._written(pending)
+        for seconds in _SECONDS_BEFORE_RETRY:
+            if not problem or any(words in problem.lower() for words in _FULL):
+                break
+            self._begin_anew()
+            time.sleep(seconds)
+            self._problem = self._start(pending)
+            problem = self._written(pending)
+        self._pending = None
+        if not problem:
+            self._failures = 0
+            return
+        self._begin_anew()
+        self._failures += 1
+        self._warn(f"checkpoint of step {pending.step} not written ({problem}); training goes on")
+        if self._failures >= _MAX_FAILURES:
+            raise CheckpointError(
+                f"{self._failures} checkpoints in a row could not be written to {self._directory}: {problem}"
+            )
 
     def note_score(self, step: int, accuracy: float | None) -> None:
         """Say how accurate a step is: the best one stays."""
@@ -84,7 +122,7 @@ class Saver:
 
     def wait(self) -> None:
         """Wait for the last save; CheckpointError when it failed."""
-        self._drain()
+        self.finish()
         if self._failures:
             raise CheckpointError(
                 f"the last checkpoint could not be written to {self._directory}; earlier ones are intact"
@@ -101,7 +139,7 @@ class Saver:
             if kind is None or issubclass(kind, Preempted):
                 self.wait()
             else:
-                self._drain()
+                self.finish()
         finally:
             with checkpoint.alone:
                 self._manager.close()
@@ -109,6 +147,7 @@ class Saver:
     def _start(self, pending: "_Pending") -> str:
         """Start to write; what went wrong at once, or nothing."""
         try:
+            self._first()
             free = shutil.disk_usage(self._directory).free
             if hosts.is_first() and free < (needed := tree.num_bytes(pending.arrays)):
                 return f"{free:,} bytes are free, {needed:,} are needed"
@@ -123,7 +162,7 @@ class Saver:
             return _reason(error)
         return ""
 
-    def _finish(self, pending: "_Pending") -> str:
+    def _written(self, pending: "_Pending") -> str:
         """Wait until it is written; what went wrong on any process, or nothing."""
         if not self._problem:
             try:
@@ -133,30 +172,6 @@ class Saver:
             except Exception as error:
                 self._problem = _reason(error)
         return next(filter(None, hosts.all_say(self._problem)), "")
-
-    def _drain(self) -> None:
-        """Have the save that is under way finished, with new tries; count it when it has failed for good."""
-        if (pending := self._pending) is None:
-            return
-        problem = self._finish(pending)
-        for seconds in _SECONDS_BEFORE_RETRY:
-            if not problem or any(words in problem.lower() for words in _FULL):
-                break
-            self._begin_anew()
-            time.sleep(seconds)
-            self._problem = self._start(pending)
-            problem = self._finish(pending)
-        self._pending = None
-        if not problem:
-            self._failures = 0
-            return
-        self._begin_anew()
-        self._failures += 1
-        self._warn(f"checkpoint of step {pending.step} not written ({problem}); training goes on")
-        if self._failures >= _MAX_FAILURES:
-            raise CheckpointError(
-                f"{self._failures} checkpoints in a row could not be written to {self._directory}: {problem}"
-            )
 
     def _begin_anew(self) -> None:
         """Remove what a failed save left behind, and forget it."""

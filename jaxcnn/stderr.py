@@ -8,7 +8,7 @@ def complain(text: str) -> None:
     """One line, whatever is muted."""
     try:
         print(text, file=sys.stderr, flush=True)
-    except BrokenPipeError:
+    except OSError:  # a broken pipe, or a file on a full disk
         speak_to_nobody()
 
 

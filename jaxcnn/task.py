@@ -22,7 +22,7 @@ from jaxcnn.data.reader import Reader
 from jaxcnn.data.resident import Resident
 from jaxcnn.data.splits import split_size
 from jaxcnn.data.stream import Stream
-from jaxcnn.errors import UsageError, nearest
+from jaxcnn.errors import DataError, UsageError, nearest
 from jaxcnn.evaluate import Views, make_eval_step, make_predict_step, make_views
 from jaxcnn.optim import make_optimizer, peak_rate
 from jaxcnn.state import Init, State, abstract_state, born_sharded, make_init
@@ -260,7 +260,10 @@ def num_logits(config: Config, dataset: catalog.Dataset) -> int:
     """Width of the network's last layer: the classes of the dataset, or what the config says, which may be more."""
     wanted = config.model.num_classes
     if wanted is not None and wanted < dataset.num_classes:
-        raise UsageError(f"model.num_classes={wanted} must be >= {dataset.num_classes}, the classes of {dataset.name}")
+        raise DataError(
+            f"model.num_classes={wanted} must be >= {dataset.num_classes}, the classes of {dataset.name}"
+            + source.label_beyond(wanted, dataset, config.data.train_split, config.data.data_dir)
+        )
     return wanted or dataset.num_classes
 
 

@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from jaxcnn import checkpoint, tree
 from jaxcnn import mesh as meshes
-from jaxcnn.errors import CheckpointError, UsageError
+from jaxcnn.errors import CheckpointError
 from jaxcnn.rundir import RunDir
 from jaxcnn.state import State
 from jaxcnn.task import Task, build
@@ -24,10 +24,14 @@ def load(task: Task, warn: Callable[[str], None]) -> dict[str, Any]:
     if it has one. Leaves whose shape follows from the class count are left out when they do not fit.
 
     Raises:
-      UsageError: no run directory, or a network whose other leaves differ; lists them.
-      CheckpointError: no usable checkpoint.
+      CheckpointError: no run directory, no usable checkpoint, or a network whose other leaves differ; lists them.
     """
     source = RunDir(str(task.config.model.init_from))
+    if not source.config.is_file():
+        kind = (
+            "is a file; `import` makes a run of a file of weights" if source.path.is_file() else "is no run directory"
+        )
+        raise CheckpointError(f"model.init_from={source.path} {kind}")
     config = source.read_config()
     step = source.best_step()
     step = step if step is not None else max(checkpoint.steps(source.checkpoints), default=None)
@@ -51,7 +55,7 @@ def load(task: Task, warn: Callable[[str], None]) -> dict[str, Any]:
     ]
     problems += [f"{name}: there {leaf.shape}, not wanted" for name, leaf in found.items() if name not in wanted]
     if problems:
-        raise UsageError(
+        raise CheckpointError(
             f"model.init_from={source.path} holds {config.model.name}, which does not fit {task.config.model.name}: "
             f"{len(problems)} arrays differ: {'; '.join(problems[:5])}"
         )

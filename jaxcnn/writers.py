@@ -1,5 +1,6 @@
 """What a run writes while it goes: metrics.jsonl, TensorBoard events, and lines or a bar for a person."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ from jaxcnn.rundir import RunDir, read_rows, write_text
 from jaxcnn.step import GUARDED
 from jaxcnn.typing import Sums
 
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _SECONDS_BETWEEN_LINES = 5.0
 _SKIPS_IN_A_ROW = 10  # more have no hope of ending
 _IN_FLIGHT = 8  # updates handed to the device and not yet finished: enough to keep it busy, few enough to stop soon
@@ -28,13 +30,15 @@ Row = Mapping[str, float]
 class MetricsLog:
     """``metrics.jsonl``: one line per update, in order, each step once, also after any number of kills and resumes.
 
+    What the disk does not take stays in memory, and is tried again with the next rows and before the next checkpoint.
+
     Args:
       path: the file; None: nothing is written, on a process that is not the first.
       step: updates completed so far; lines of later ones come from work that was lost and are cut off.
     """
 
     def __init__(self, path: pathlib.Path | None, step: int):
-        self._path, self._file = path, None
+        self._path, self._file, self._unwritten = path, -1, b""
         self.last: dict[str, float] = {"step": step}
         if path is None:
             return
@@ -42,7 +46,7 @@ class MetricsLog:
         text = _as_text(rows)
         if not path.exists() or path.read_bytes() != text.encode():
             write_text(path, text)
-        self._file = path.open("a")
+        self._file = os.open(path, _APPEND)
         if missing := step - len({row["step"] for row in rows}):
             say(f"{path} lacks the rows of {missing} updates before step {step}")
         if rows and rows[-1]["step"] == step:
@@ -52,29 +56,38 @@ class MetricsLog:
         """Append rows and hand them to the system, before the checkpoint that makes them final."""
         if rows:
             self.last = dict(rows[-1])
-        if rows and self._file:
-            self._file.write(_as_text(rows))
-            self._file.flush()
+        if rows and self._file >= 0:
+            self._unwritten += _as_text(rows).encode()
+            with contextlib.suppress(OSError):  # a full disk: ``sync`` tells, the run goes on
+                self._hand_over()
 
     def amend(self, values: Row) -> None:
         """Add values to the last row: an evaluation that a stop had cut off."""
         self.last = {**self.last, **values}
-        if self._path is None or self._file is None:
+        if self._path is None or self._file < 0:
             return
         rows = [row for row in read_rows(self._path) if row["step"] != self.last["step"]] + [self.last]
-        self._file.close()
         write_text(self._path, _as_text(rows))
-        self._file = self._path.open("a")
+        os.close(self._file)
+        self._file = os.open(self._path, _APPEND)
 
     def sync(self) -> None:
-        """Wait until the rows are on the disk."""
-        if self._file:
-            os.fsync(self._file.fileno())
+        """Wait until the rows are on the disk; OSError when it does not take them."""
+        if self._file >= 0:
+            self._hand_over()
+            os.fsync(self._file)
 
     def close(self) -> None:
         """Close the file."""
-        if self._file:
-            self._file.close()
+        if self._file >= 0:
+            with contextlib.suppress(OSError):
+                self._hand_over()
+            os.close(self._file)
+            self._file = -1
+
+    def _hand_over(self) -> None:
+        while self._unwritten:
+            self._unwritten = self._unwritten[os.write(self._file, self._unwritten) :]
 
 
 class TensorBoard:
@@ -219,7 +232,7 @@ class Journal:
         return self._log.last
 
     def sync(self) -> None:
-        """Wait until all rows are on the disk, before the checkpoint that makes them final."""
+        """Wait until all rows are on the disk, before the checkpoint that makes them final; OSError when it is full."""
         self._log.sync()
 
     def restart_clock(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import pathlib
 import re
@@ -33,15 +34,21 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
-_WHOLE = ("test_kill.py", "test_processes.py", "test_scale.py", "test_many.py")
+_WHOLE = ("test_processes.py", "test_scale.py", "test_many.py")
 
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="also what takes long: more kills, more damage, all networks")
+    parser.addoption(
+        "--protocol", metavar="FILE", help="write what the tests of the reliability protocol find, as JSON lines"
+    )
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "full: takes long, and runs with --full only; its short form runs always")
+    config.addinivalue_line("markers", "protocol(number): a part of that test of the reliability protocol")
+    if config.getoption("--protocol") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Protocol(pathlib.Path(config.getoption("--protocol"))))
 
 
 def pytest_collection_modifyitems(config, items):
@@ -49,6 +56,41 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("full"):
                 item.add_marker(pytest.mark.skip(reason="takes long: ./launch.sh test --full"))
+
+
+def pytest_runtest_setup(item):
+    for mark in item.iter_markers("protocol"):
+        item.user_properties.append(("protocol", mark.args[0]))
+
+
+class Protocol:
+    """Sums up what the tests of each number found: a JSON line with the cases, those that passed, and the worst figures.
+
+    A test gives its figures by ``record_property``: ``n``, the cases that it tried, and others, whose largest counts.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self._path, self._found = path, {}
+
+    def pytest_runtest_logreport(self, report):
+        properties = dict(report.user_properties)
+        if "protocol" not in properties or not (report.when == "call" or report.skipped or report.failed):
+            return
+        fresh = {"n": 0, "passed": 0, "skipped": [], "worst": {}, "seconds": 0.0}
+        row = self._found.setdefault(properties.pop("protocol"), fresh)
+        row["seconds"] += report.duration
+        if report.skipped:
+            row["skipped"].append(f"{report.nodeid.rpartition('::')[2]}: {report.longrepr[2]}")
+            return
+        count = properties.pop("n", 1)
+        row["n"] += count
+        row["passed"] += count * report.passed
+        for name, value in properties.items():
+            row["worst"][name] = max(value, row["worst"].get(name, value))
+
+    def pytest_sessionfinish(self):
+        rows = sorted(self._found.items(), key=lambda item: int(item[0].lstrip("T")))
+        self._path.write_text("".join(json.dumps({"name": name, **row}) + "\n" for name, row in rows))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -68,14 +110,12 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log)
 
 
-def start_training(folder, name, *flags, **variables):
+def start_training(folder, name, *flags, stderr=subprocess.PIPE, **variables):
     """``train rig.py`` in ``folder``, as a process of its own with one device."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     environment["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment["XLA_FLAGS"])
     command = [sys.executable, "-m", "jaxcnn", "train", "rig.py", f"--workdir={name}", *flags]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=stderr, stdout=subprocess.DEVNULL, text=True)
 
 
 @functools.cache
@@ -93,6 +133,24 @@ def quick_compilation():
 def full(request) -> bool:
     """Whether the long form of a test is wanted."""
     return request.config.getoption("--full")
+
+
+@pytest.fixture
+def jaxcnn_(capsys, tmp_path, monkeypatch):
+    """Call the command line in this process, in an empty directory: returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    from jaxcnn.cli import main as cli
+    from jaxcnn.preemption import Preemption
+
+    monkeypatch.setattr(Preemption, "install", lambda self: self)  # pytest has its own Ctrl-C
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err
+
+    return call
 
 
 @pytest.fixture

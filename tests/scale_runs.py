@@ -1,6 +1,7 @@
 """Short trainings whose losses and final digest are compared between device counts and process counts.
 
-As a program, ``python scale_runs.py PORT PROCESS_ID FILE``, it is one of two processes with four devices each.
+As a program, ``python scale_runs.py FILE [PORT PROCESS_ID]``, it trains on 1 to 8 devices, or is one of two processes with
+four each, and writes what it finds, by network, whether exact, and number of devices.
 """
 
 import json
@@ -18,15 +19,16 @@ BATCH = 32
 # gradient by a thousandth, and at a usual rate such errors grow tenfold a step (docs/scale.md).
 RUNS = {
     "lenet5": (ModelConfig("lenet5"), 32, 0.1),
-    "resnet20_cifar": (ModelConfig("resnet20_cifar"), 32, 3e-5),
+    "resnet20_cifar": (ModelConfig("resnet20_cifar"), 16, 3e-5),
     # of 224 x 224 images, at tiny size; without kinks errors do not grow, and the rate may be larger
     "resnet18": (
-        ModelConfig("resnet18", overrides={"width": 8, "depths": (1, 1, 1, 1), "activation": "gelu"}),
+        ModelConfig("resnet18", overrides={"width": 8, "depths": (1, 1), "activation": "gelu"}),
         32,
         1e-3,
     ),
 }
-EXACT = ("lenet5", "resnet20_cifar")  # also in two processes
+
+EXACT_COUNTS = {name: (1, 8) if name == "resnet20_cifar" else (1, 2, 4, 8) for name in RUNS}  # it takes long to compile
 
 
 def config(name: str, elastic_exact: bool) -> Config:
@@ -58,10 +60,15 @@ def train(name: str, elastic_exact: bool, num_devices: int | None = None) -> dic
     return found | {"untrained": float(sums["objective"])}
 
 
-def main(port: str, process_id: str, file: str) -> None:
-    hosts.join(hosts.Place(f"127.0.0.1:{port}", 2, int(process_id)), 60)
-    found = {f"{name} False": train(name, False) for name in RUNS}
-    found |= {f"{name} True": train(name, True) for name in EXACT}
+def main(file: str, port: str = "", process_id: str = "") -> None:
+    if port:
+        hosts.join(hosts.Place(f"127.0.0.1:{port}", 2, int(process_id)), 60)
+    found = {
+        f"{name} {exact} {count}": train(name, exact, None if port else count)
+        for exact in (False, True)
+        for name in RUNS
+        for count in ((8,) if port else EXACT_COUNTS[name] if exact else (1, 8))
+    }
     if hosts.is_first():
         pathlib.Path(file).write_text(json.dumps(found))
     hosts.leave()

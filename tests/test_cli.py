@@ -47,23 +47,6 @@ config = jaxcnn.Config(steps=3, model=jaxcnn.ModelConfig("tiny_net"), data=jaxcn
 '''
 
 
-@pytest.fixture
-def jaxcnn_(capsys, tmp_path, monkeypatch):
-    """Call the command line in this process, in an empty directory: returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    from jaxcnn.preemption import Preemption
-
-    monkeypatch.setattr(Preemption, "install", lambda self: self)  # pytest has its own Ctrl-C
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err
-
-    return call
-
-
 FAST = ("--dataset=fake", "--image_size=none", "--batch_size=8", "--num_devices=1", "--log.plots=false")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -102,8 +103,9 @@ def test_only_the_first_process_writes_and_each_step_is_written_once(rig):
     assert {path.name for path in (folder / "straight").iterdir()} >= {"config.json", "summary.json", "checkpoints"}
 
 
+@pytest.mark.protocol("T13")
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_other_within_25_seconds(rig, victim):
+def test_a_killed_process_ends_the_other_within_25_seconds(rig, victim, record_property):
     folder, straight = rig
     name = f"lost-{victim}"
     processes = pair(folder, name)
@@ -115,11 +117,16 @@ def test_a_killed_process_ends_the_other_within_25_seconds(rig, victim):
     processes[victim].communicate()
     assert seconds < 25, f"{seconds:.1f} s\n{err}"
     assert code in (6, -signal.SIGABRT), (code, err)
+    shutil.copytree(folder / name, folder / f"{name}-alone")
     for code, err in map(finish, pair(folder, name)):
         assert code == 0, err
     assert digest(folder, name) == straight
+    code, err = finish(start(folder, f"{name}-alone"))  # one machine is left
+    assert (code, "resumed at step" in err) == (0, True), err
+    record_property("seconds until the other ends", round(seconds, 1))
 
 
+@pytest.mark.protocol("T13")
 def test_the_supervisor_starts_all_again_after_a_kill(rig):
     folder, straight = rig
     process = start(folder, "supervised", "--nproc=2", "--max_restarts=2")
@@ -131,14 +138,19 @@ def test_the_supervisor_starts_all_again_after_a_kill(rig):
     assert digest(folder, "supervised") == straight
 
 
+@pytest.mark.protocol("T4")
 @pytest.mark.parametrize("target", [0, 1])
-def test_sigterm_on_one_process_saves_on_all_at_the_same_step(rig, target):
+def test_sigterm_on_one_process_saves_on_all_at_the_same_step(rig, target, record_property):
     folder, straight = rig
     name = f"stopped-{target}"
     processes = pair(folder, name)
     wait_for_step(folder, name, 40, *processes)
     processes[target].terminate()
+    begin = time.monotonic()
     ends = [finish(process) for process in processes]
+    seconds = time.monotonic() - begin
+    assert seconds < 15
+    record_property("seconds until both end", round(seconds, 1))
     assert [code for code, _ in ends] == [75, 75], ends
     steps = {re.search(r"stopped at step (\d+)", err)[1] for _, err in ends}
     assert steps == {str(saved_steps(folder, name)[-1])}
@@ -154,6 +166,7 @@ def test_a_stop_that_was_settled_on_is_seen_at_every_later_call(monkeypatch):
     assert [stop() for _ in range(5)] == [False, False, True, True, True]
 
 
+@pytest.mark.protocol("T4")
 def test_sigterm_on_the_supervisor_stops_all_and_its_death_does_too(rig):
     folder, straight = rig
     process = start(folder, "asked", "--nproc=2")
@@ -177,6 +190,7 @@ def test_sigterm_on_the_supervisor_stops_all_and_its_death_does_too(rig):
     assert digest(folder, "asked") == straight, err
 
 
+@pytest.mark.protocol("T15")
 def test_a_configuration_that_differs_is_found_before_anything_is_written(rig):
     folder, _ = rig
     for code, err in map(finish, pair(folder, "differs", second=["--optimizer.momentum=0.8"])):
@@ -186,7 +200,8 @@ def test_a_configuration_that_differs_is_found_before_anything_is_written(rig):
     assert not (folder / "differs").exists()
 
 
-def test_a_missing_peer_and_a_taken_port_are_told(rig):
+@pytest.mark.protocol("T15")
+def test_a_missing_peer_and_a_taken_port_are_told(rig, record_property):
     folder, _ = rig
     begin = time.monotonic()
     alone = start(
@@ -209,7 +224,9 @@ def test_a_missing_peer_and_a_taken_port_are_told(rig):
         code, err = finish(process, timeout=60)
         assert code == 6, (code, err)
         assert ("have not come within 3 s" in err, err.count("\n")) == (True, 1), err
-    assert time.monotonic() - begin < 25
+    seconds = time.monotonic() - begin
+    assert seconds < 25
+    record_property("seconds until a missing peer is told", round(seconds, 1))
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()

@@ -56,7 +56,7 @@ def test_import_of_safetensors(tmp_path, dtype, capsys):
         assert found[name].dtype == np.float32
         np.testing.assert_array_equal(found[name], leaf.astype(np.float32))
     flags = ["resnet18", str(tmp_path / "w.safetensors"), f"--workdir={tmp_path}/run", "--dataset=fake"]
-    with pytest.raises(UsageError, match=r"model.num_classes=7 must be >= 10"):
+    with pytest.raises(DataError, match=r"model.num_classes=7 must be >= 10.* has the label [7-9]"):
         import_.main(flags, no_stop)
     assert not (tmp_path / "run").exists()
     with pytest.raises(UsageError, match="7 classes: say whose"):
@@ -164,10 +164,10 @@ def test_a_resumed_run_does_not_start_again_from_the_other(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
-        ({"model.init_from": "{tmp}/none"}, UsageError, "not a run directory"),
-        ({"model.init_from": "{tmp}/first", "model.name": "mlp"}, UsageError, "does not fit mlp"),
+        ({"model.init_from": "{tmp}/none"}, CheckpointError, "no run directory"),
+        ({"model.init_from": "{tmp}/first", "model.name": "mlp"}, CheckpointError, "does not fit mlp"),
         ({"model.init_from": "{tmp}/empty"}, CheckpointError, "no finished checkpoint"),
-        ({"model.num_classes": 3}, UsageError, "must be >= 10"),
+        ({"model.num_classes": 3}, DataError, "must be >= 10"),
         ({"optimizer.freeze": ("conv9",)}, UsageError, "did you mean 'conv"),
     ],
 )

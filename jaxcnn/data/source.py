@@ -1,5 +1,6 @@
 """Where the examples of a dataset come from, and a cache of those that were decoded in bulk."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -17,7 +18,7 @@ from jaxcnn.data.reader import UNREADABLE, Examples, Reader
 from jaxcnn.data.records import ArrayRecords, Arrays, Joined, Records
 from jaxcnn.data.splits import spans
 from jaxcnn.environment import cache_dir
-from jaxcnn.errors import DataError
+from jaxcnn.errors import DataError, UsageError
 
 
 def find(name: str, data_dir: str | None = None) -> Dataset:
@@ -84,6 +85,16 @@ def fingerprint(records: Records) -> str:
         crc = zlib.crc32(image if isinstance(image, bytes) else np.ascontiguousarray(image).data, crc)
         crc = zlib.crc32(str(label).encode(), crc)
     return f"{len(records):,} examples, CRC-32 of {len(places)}: {crc:08x}"
+
+
+def label_beyond(num_classes: int, dataset: Dataset, split: str, data_dir: str | None = None) -> str:
+    """Names the first example whose label is none of so many classes, for a message; nothing, where none can be read."""
+    with contextlib.suppress(UsageError, DataError):
+        records = open_split(dataset, split, data_dir)
+        for record in map(records.read, range(len(records))):
+            if record.label >= num_classes:
+                return f": {record.name} has the label {record.label}"
+    return ""
 
 
 def cached(dataset: Dataset, records: Records, where: str, length: int, channels: int) -> Cached:

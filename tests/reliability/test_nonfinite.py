@@ -13,6 +13,7 @@ from jaxcnn.errors import NonFiniteError
 from jaxcnn.task import build
 from jaxcnn.writers import read_rows
 
+pytestmark = pytest.mark.protocol("T12")
 BAD_STEP = 7  # the update that makes step 8
 
 

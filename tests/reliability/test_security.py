@@ -7,7 +7,10 @@ import pytest
 from conftest import start_training
 from test_processes import EXPERIMENT, finish, pair, wait_for_step
 
-pytestmark = pytest.mark.skipif(not pathlib.Path("/proc/self/net/tcp").exists(), reason="no /proc: not Linux")
+pytestmark = [
+    pytest.mark.protocol("T19"),
+    pytest.mark.skipif(not pathlib.Path("/proc/self/net/tcp").exists(), reason="no /proc: not Linux"),
+]
 
 
 def listening(pid):

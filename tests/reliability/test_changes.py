@@ -1,8 +1,10 @@
-"""T17 in part: a run does not go on with other data than it began with."""
+"""T17: a run does not go on as another one, nor with other data than it began with."""
 
 import shutil
+import signal
 
 import numpy as np
+import protocol
 import pytest
 
 from jaxcnn import loop
@@ -10,6 +12,47 @@ from jaxcnn.config import replace
 from jaxcnn.data import npz, source
 from jaxcnn.data.records import Arrays
 from jaxcnn.errors import Preempted, UsageError
+
+pytestmark = pytest.mark.protocol("T17")
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A folder with the rig, and a run of it that was stopped at step 5."""
+    folder = protocol.write(tmp_path_factory.mktemp("changes"))
+    process = protocol.start(folder, "run")
+    protocol.wait_until(lambda: protocol.saved_steps(folder, "run"), process)
+    code, err, _ = protocol.end(process, signal.SIGTERM)
+    assert code == 75, err
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--model.width=4", "model.width None -> 4"),
+        ("--seed=1", "seed 0 -> 1"),
+        ("--dataset=fake", "data.dataset 'tfds:rig_images' -> 'fake'"),
+        ("--batch_size=64", "data.batch_size 32 -> 64"),
+    ],
+)
+def test_another_run_is_refused_with_the_difference(stopped, jaxcnn_, monkeypatch, flag, words):
+    monkeypatch.chdir(stopped)
+    before = {path: path.read_bytes() for path in (stopped / "run").rglob("*") if path.is_file()}
+    code, _, err = jaxcnn_("train", "rig.py", "--workdir=run", "--num_devices=1", flag)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert words in err
+    assert {path: path.read_bytes() for path in (stopped / "run").rglob("*") if path.is_file()} == before
+
+
+def test_another_learning_rate_is_told_and_allowed(stopped, jaxcnn_, monkeypatch, tmp_path):
+    monkeypatch.chdir(stopped)
+    shutil.copytree(stopped / "run", tmp_path / "run")
+    flags = (f"--workdir={tmp_path / 'run'}", "--num_devices=1", "--learning_rate=0.01")
+    code, _, err = jaxcnn_("train", "rig.py", *flags)
+    assert code == 0
+    assert "changed since the last start: optimizer.learning_rate: 0.05 -> 0.01" in err
 
 
 @pytest.fixture

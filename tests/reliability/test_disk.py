@@ -1,0 +1,113 @@
+"""T8: a disk that is full, or allows no larger file, costs the checkpoints of that time and nothing else."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import protocol
+import pytest
+from conftest import ROOT
+from protocol import complete, finish, logged_steps, saved_steps, start
+
+# From one update to another the disk takes nothing more; the saves between them fail.
+FILLING = """
+import os, pathlib, resource, time
+
+from jaxcnn.writers import Journal
+
+record = Journal.record
+
+
+def record_and_fill(self, step, sums):
+    record(self, step, sums)
+    first, last = map(int, os.environ.get("FULL", "0 0").split())
+    if step and step in (first, last):
+        time.sleep(1)  # the save that is under way comes to its end before
+    ballast, (_, hard) = pathlib.Path("disk/ballast"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    if step == first and ballast.parent.is_dir():
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while file.write(bytes(1 << 16)):
+                    pass
+            except OSError:
+                pass
+    elif step == first:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    if step == last:
+        ballast.unlink(missing_ok=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+Journal.record = record_and_fill
+"""
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory):
+    """A folder with the experiment, and the digest of an undisturbed run."""
+    folder = protocol.write(tmp_path_factory.mktemp("disk"), FILLING)
+    return folder, complete(folder, "straight")
+
+
+def check_warnings(err, steps):
+    told = [line for line in err.splitlines() if "not written" in line]
+    assert [int(re.search(r"checkpoint of step (\d+) not written", line)[1]) for line in told] == steps
+    assert all("training goes on" in line for line in told), told
+    assert "Traceback" not in err
+
+
+@pytest.mark.protocol("T8")
+def test_a_limit_on_the_size_of_files(rig):
+    """Without rights of any kind: the system refuses files above it, also the file of metrics."""
+    folder, digest = rig
+    code, err = finish(start(folder, "limited", FULL="21 33"))
+    assert code == 0, err
+    check_warnings(err, [25, 30])
+    assert protocol.summary(folder, "limited")["state_digest"] == digest
+    assert (folder / "limited" / "metrics.jsonl").read_bytes() == (folder / "straight" / "metrics.jsonl").read_bytes()
+    assert not list((folder / "limited").rglob("*tmp*"))
+
+
+@pytest.mark.protocol("T8")
+def test_three_failed_saves_in_a_row_end_the_run_and_lose_nothing(rig):
+    folder, digest = rig
+    code, err = finish(start(folder, "ended", FULL="21 99"))
+    assert code == 4, err
+    check_warnings(err, [25, 30, 35])
+    assert "3 checkpoints in a row could not be written" in err.splitlines()[-1]
+    assert saved_steps(folder, "ended") == [10, 15, 20]
+    assert not list((folder / "ended").rglob("*tmp*"))
+    assert max(logged_steps(folder, "ended")) >= 20
+    assert complete(folder, "ended") == digest
+
+
+@pytest.mark.protocol("T8")
+def test_a_disk_without_a_byte_left(rig):
+    """A small file system in memory, where the user may make one."""
+    folder, digest = rig
+    (folder / "disk").mkdir(exist_ok=True)
+    script = (
+        f"mount -t tmpfs -o size=24m none disk || exit 99; {sys.executable} -m jaxcnn train rig.py --workdir=disk/run"
+    )
+    script += "; code=$?; rm -f disk/ballast; cp -r disk/run from_disk; exit $code"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NPROC": "2", "FULL": "21 33"}
+    environment["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment["XLA_FLAGS"])
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script]
+    try:
+        done = subprocess.run(
+            unshare, cwd=folder, env=environment, capture_output=True, text=True, timeout=protocol.TIMEOUT
+        )
+    except OSError as error:
+        pytest.skip(f"no unshare here: {error}")
+    finally:
+        (folder / "disk").rmdir()
+    if done.returncode in (1, 99) and re.search("(unshare|mount): ", done.stderr):
+        pytest.skip(f"no file systems of one's own here: {done.stderr.splitlines()[0]}")
+    assert done.returncode == 0, done.stderr
+    check_warnings(done.stderr, [25, 30])
+    assert json.loads((folder / "from_disk" / "summary.json").read_text())["state_digest"] == digest
+    assert (folder / "from_disk" / "metrics.jsonl").read_bytes() == (folder / "straight" / "metrics.jsonl").read_bytes()
+    assert saved_steps(folder, "from_disk") == [50, 55, 60]
+    assert not list((folder / "from_disk").rglob("*tmp*"))

@@ -1,0 +1,191 @@
+"""T1 to T3: real processes, killed or asked to stop; the run that goes on ends where the undisturbed one does, bit for bit."""
+
+import random
+import signal
+import subprocess
+import time
+
+import protocol
+import pytest
+from protocol import SAVED_EVERY, complete, end, finish, logged_steps, saved_steps, start, stopped_at, wait_until
+
+SLOW = """
+import os, pathlib, time
+
+from jaxcnn.data.stream import Stream
+from orbax.checkpoint._src.path import atomicity
+
+finalize, eval_batches = atomicity.CommitFileTemporaryPath.finalize, Stream.eval_batches
+
+
+async def finalize_slowly(self):
+    if self._final_path.name == os.environ.get("SLOW_SAVE"):
+        pathlib.Path(os.environ["MARK"]).touch()
+        time.sleep(2)
+    await finalize(self)
+
+
+def evaluate_slowly(self, batch_size):
+    for number, batch in enumerate(eval_batches(self, batch_size)):
+        if number and os.environ.get("SLOW_EVAL"):
+            pathlib.Path(os.environ["MARK"]).touch()
+            time.sleep(1)
+        yield batch
+
+
+atomicity.CommitFileTemporaryPath.finalize, Stream.eval_batches = finalize_slowly, evaluate_slowly
+"""
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory):
+    """A folder with the experiment, what an undisturbed run of it leaves, and how long that takes."""
+    folder = protocol.write(tmp_path_factory.mktemp("stops"), SLOW)
+    complete(folder, "compiled")  # so that the next one is timed like those that follow
+    begin = time.monotonic()
+    digest = complete(folder, "straight")
+    return folder, digest, time.monotonic() - begin
+
+
+def metrics(folder, name):
+    return (folder / name / "metrics.jsonl").read_bytes()
+
+
+def check_same(rig, name, *flags):
+    """Started once more, the run ends with the bits, and the rows, of the undisturbed one."""
+    folder, digest, _ = rig
+    assert complete(folder, name, *flags) == digest
+    assert metrics(folder, name) == metrics(folder, "straight")
+
+
+def kill(process, folder, name):
+    """End it by SIGKILL; the steps that were lost."""
+    process.kill()
+    process.communicate()
+    rows, saved = max(logged_steps(folder, name), default=0), max(saved_steps(folder, name), default=0)
+    assert rows >= saved, "a checkpoint whose rows were not written"
+    return rows - saved
+
+
+@pytest.mark.protocol("T1")
+def test_sigkill_at_random_moments(rig, full, record_property):
+    folder, _, duration = rig
+    moments, lost, run = random.Random(0), [], 0
+    wanted = 15 if full else 4
+    while len(lost) < wanted:
+        run += 1
+        while len(lost) < wanted:
+            process = start(folder, f"killed-{run}")
+            try:
+                process.communicate(timeout=moments.uniform(0, duration))
+                break  # it ended before its kill came
+            except subprocess.TimeoutExpired:
+                lost.append(kill(process, folder, f"killed-{run}"))
+        check_same(rig, f"killed-{run}")
+    assert max(lost) <= SAVED_EVERY
+    record_property("n", len(lost))
+    record_property("steps lost", max(lost))
+
+
+@pytest.mark.protocol("T1")
+def test_sigkill_inside_a_save(rig, full, record_property):
+    folder, moments, lost = rig[0], random.Random(1), []
+    for step in (15, 5, 60, 30, 45)[: 5 if full else 1]:
+        name, mark = f"killed-saving-{step}", folder / f"saving-{step}"
+        process = start(folder, name, SLOW_SAVE=str(step), MARK=str(mark))
+        wait_until(mark.exists, process)
+        time.sleep(moments.uniform(0, 1.5))
+        lost.append(kill(process, folder, name))
+        assert (folder / name / "checkpoints" / str(step)).is_dir()
+        assert step not in saved_steps(folder, name), "the kill came too late"
+        check_same(rig, name)
+    assert max(lost) <= SAVED_EVERY
+    record_property("n", len(lost))
+    record_property("steps lost", max(lost))
+
+
+@pytest.mark.protocol("T2")
+@pytest.mark.parametrize("flags", [["--data.threads=1"], ["--data.threads=4", "--data.ahead=5"], []])
+def test_a_run_repeated_and_with_other_readers_is_the_same(rig, flags, full):
+    if flags or full:
+        check_same(rig, f"repeated{''.join(flags)}", *flags)
+
+
+def stop_and_resume(rig, name, awaited, number=signal.SIGTERM, **variables):
+    """Stop a run when it has come somewhere: the seconds until its end. It must have saved where it stood."""
+    folder, mark = rig[0], rig[0] / f"mark-{name}"
+    process = start(folder, name, MARK=str(mark), **variables)
+    wait_until(lambda: awaited(name, mark), process)
+    if number == signal.SIGTERM:
+        process.send_signal(number)  # a second one changes nothing
+    code, err, seconds = end(process, number)
+    assert code == 75, err
+    step = stopped_at(err)
+    assert saved_steps(folder, name)[-1] == step
+    assert logged_steps(folder, name) == list(range(1, step + 1))
+    check_same(rig, name)
+    return seconds
+
+
+@pytest.mark.protocol("T3")
+@pytest.mark.parametrize("where", ["starting", "training", "evaluating", "saving"])
+def test_sigterm_saves_and_ends_with_75(rig, where, full, record_property):
+    folder, seconds = rig[0], []
+
+    def rows(count):
+        return lambda name, mark: len(logged_steps(folder, name)) >= count
+
+    def marked(name, mark):
+        return mark.exists()
+
+    cases = {
+        "starting": [(lambda name, mark: (folder / name / ".lock").exists(), {}), (rows(0), {})],
+        "training": [(rows(count), {}) for count in (25, 1, 10, 45)],
+        "evaluating": [(marked, {"SLOW_EVAL": "1"})] * 2,
+        "saving": [(marked, {"SLOW_SAVE": step}) for step in ("20", "50")],
+    }[where]
+    for number, (awaited, variables) in enumerate(cases[: None if full else 1]):
+        seconds.append(stop_and_resume(rig, f"{where}-{number}", awaited, **variables))
+    assert max(seconds) < (40 if where == "starting" else 10)
+    record_property("n", len(seconds))
+    record_property(
+        f"seconds to end, {'while it starts and compiles' if where == 'starting' else 'later'}", max(seconds)
+    )
+
+
+@pytest.mark.protocol("T3")
+def test_ctrl_c_saves_and_ends_with_75(rig):
+    folder = rig[0]
+    assert stop_and_resume(rig, "ctrl-c", lambda name, mark: len(logged_steps(folder, name)) >= 10, signal.SIGINT) < 10
+
+
+@pytest.mark.protocol("T3")
+def test_ctrl_c_twice_ends_at_once(rig):
+    folder = rig[0]
+    process = start(folder, "twice")
+    wait_until(lambda: len(logged_steps(folder, "twice")) >= 10, process)
+    process.send_signal(signal.SIGSTOP)  # so that both come before the first is acted on
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(0.02)
+    code, _, seconds = end(process, signal.SIGINT)
+    assert code in (75, 130)
+    assert seconds < 5
+    check_same(rig, "twice")
+
+
+def test_a_run_does_not_end_with_whoever_reads_its_messages(rig):
+    folder = rig[0]
+    process = start(folder, "unread")
+    assert process.stderr.readline()
+    process.stderr.close()
+    assert process.wait(protocol.TIMEOUT) == 0
+    check_same(rig, "unread")
+
+
+def test_a_run_goes_on_when_the_disk_of_its_log_is_full(rig):
+    with open("/dev/full", "w") as nowhere:
+        process = start(rig[0], "unlogged", stderr=nowhere)
+        assert process.wait(protocol.TIMEOUT) == 0
+    assert finish(start(rig[0], "unlogged"))[0] == 0
+    check_same(rig, "unlogged")
