@@ -12,6 +12,14 @@ def complain(text: str) -> None:
         speak_to_nobody()
 
 
+def let_go() -> None:
+    """What standard error cannot take any more, at the end of the process, is lost: Python would end with 120 for it."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        speak_to_nobody()
+
+
 def speak_to_nobody() -> None:
     """From now on what is written to standard error is lost, without an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -1,5 +1,6 @@
 """``jaxcnn VERB ...``: dispatch, and errors turned into one line and an exit code."""
 
+import atexit
 import importlib
 import keyword
 import os
@@ -10,7 +11,7 @@ from jaxcnn import environment
 from jaxcnn.cli import supervise
 from jaxcnn.errors import JaxcnnError, UsageError, nearest
 from jaxcnn.preemption import Preemption
-from jaxcnn.stderr import complain
+from jaxcnn.stderr import complain, let_go
 
 VERBS = {
     "prepare": "download a dataset:             prepare DATASET [--data_dir=DIR] [--offline]",
@@ -42,6 +43,7 @@ Exit codes: 0 done, 2 bad usage, 3 data, 4 checkpoint, 5 NaN or infinity, 6 lost
 
 def main(argv: list[str] | None = None) -> None:
     """Run one verb and exit. The verb's module is imported last, after the environment is set and signals are caught."""
+    atexit.register(let_go)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
