@@ -35,7 +35,7 @@ class Saver:
       keep: how many of the latest stay, beside the best.
       scores: evaluation accuracy of steps that are there already.
       warn: gets a line for each save that failed.
-      first: brings to disk what must be there before a checkpoint; when it raises, the save has failed.
+      first: brings to disk what must be there before a checkpoint; when it raises OSError, the save has failed.
     """
 
     def __init__(
@@ -145,12 +145,10 @@ class Saver:
                 self._manager.close()
 
     def _start(self, pending: "_Pending") -> str:
-        """Start to write; what went wrong at once, or nothing."""
+        """Start to write; what went wrong at once, or nothing. All processes begin, or none: orbax waits for all."""
+        if problem := next(filter(None, hosts.all_say(self._obstacle(pending))), ""):
+            return problem
         try:
-            self._first()
-            free = shutil.disk_usage(self._directory).free
-            if hosts.is_first() and free < (needed := tree.num_bytes(pending.arrays)):
-                return f"{free:,} bytes are free, {needed:,} are needed"
             arguments = ocp.args.Composite(
                 state=ocp.args.PyTreeSave(pending.arrays), meta=ocp.args.JsonSave(pending.fields)
             )
@@ -160,6 +158,17 @@ class Saver:
                     self._manager.wait_until_finished()
         except Exception as error:  # whatever orbax or the disk says: the run is worth more than this save
             return _reason(error)
+        return ""
+
+    def _obstacle(self, pending: "_Pending") -> str:
+        """What forbids a save on this process, or nothing."""
+        try:
+            self._first()
+            free = shutil.disk_usage(self._directory).free
+        except OSError as error:
+            return _reason(error)
+        if hosts.is_first() and free < (needed := tree.num_bytes(pending.arrays)):
+            return f"{free:,} bytes are free, {needed:,} are needed"
         return ""
 
     def _written(self, pending: "_Pending") -> str:
