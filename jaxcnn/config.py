@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxcnn.errors import UsageError, nearest
-from jaxcnn.fields import Rule, check, is_kind, option
+from jaxcnn.fields import Rule, check, option
 from jaxcnn.sections import (
     AugmentConfig,
     CheckpointConfig,
@@ -204,13 +204,6 @@ def _fields(cls: type, values: Mapping[str, Any], prefix: str) -> Iterator[tuple
                 yield name, typing.cast(type, kind)(**dict(_fields(typing.cast(type, kind), value, f"{prefix}{name}.")))
         elif isinstance(value, list):
             yield name, tuple(value)
-        elif (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and is_kind(float(value), kind)
-            and not is_kind(value, kind)
-        ):
-            yield name, float(value)
         else:
             yield name, value
 

@@ -1,7 +1,7 @@
 """Fields of a config: what each means, which values it takes, and how text becomes a value."""
 
 import dataclasses
-import math
+import sys
 import types
 import typing
 from typing import Any
@@ -29,7 +29,7 @@ class Rule:
         for number in numbers:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
-            if not math.isfinite(number) or not self._in_range(number):
+            if not abs(number) <= sys.float_info.max or not self._in_range(number):
                 return f"must be a finite number {self.bounds()}".rstrip()
         return ""
 
