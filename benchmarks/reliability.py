@@ -2,7 +2,7 @@
 
     python benchmarks/reliability.py [--tiny]
 
-It takes about half an hour; ``--tiny`` runs two of the tests.
+``--tiny`` runs two of the tests.
 """
 
 import json

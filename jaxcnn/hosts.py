@@ -83,12 +83,12 @@ def find_place(
     if all(value is None for value in given.values()):
         pod = "," in environment.get("TPU_WORKER_HOSTNAMES", "") or "MEGASCALE_COORDINATOR_ADDRESS" in environment
         return Place(None, None, None) if pod else None
-    _checked(Place(given["coordinator"], None, None))
+    place = _checked(Place(**given))
     if missing := [name for name, value in given.items() if value is None]:
         raise UsageError(
             f"--{missing[0]} is missing: a process of several needs --coordinator=HOST:PORT, --num_processes and --process_id"
         )
-    return _checked(Place(**given))
+    return place
 
 
 def _checked(place: Place) -> Place:

@@ -52,15 +52,12 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        item.user_properties += [("protocol", mark.args[0]) for mark in item.iter_markers("protocol")]
     if not config.getoption("--full"):
         for item in items:
             if item.get_closest_marker("full"):
                 item.add_marker(pytest.mark.skip(reason="takes long: ./launch.sh test --full"))
-
-
-def pytest_runtest_setup(item):
-    for mark in item.iter_markers("protocol"):
-        item.user_properties.append(("protocol", mark.args[0]))
 
 
 class Protocol:
@@ -116,6 +113,22 @@ def start_training(folder, name, *flags, stderr=subprocess.PIPE, **variables):
     environment["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment["XLA_FLAGS"])
     command = [sys.executable, "-m", "jaxcnn", "train", "rig.py", f"--workdir={name}", *flags]
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=stderr, stdout=subprocess.DEVNULL, text=True)
+
+
+def finish(process, timeout=150):
+    """(exit code, standard error) of a process, which is killed when it takes too long."""
+    try:
+        _, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, err = process.communicate()
+        raise AssertionError(f"still running after {timeout} s:\n{err}") from None
+    return process.returncode, err
+
+
+def saved_steps(folder, name):
+    """Steps of a run that are on disk, ascending."""
+    return sorted(int(path.parent.name) for path in (folder / name / "checkpoints").glob("*/commit_success.txt"))
 
 
 @functools.cache

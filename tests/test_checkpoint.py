@@ -11,13 +11,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxcnn import checkpoint, saver, tree
+from jaxcnn import checkpoint, loop, saver, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.config import ModelConfig, replace
 from jaxcnn.errors import CheckpointError
 from jaxcnn.saver import Saver
 from jaxcnn.state import State
 from jaxcnn.task import build
+from jaxcnn.writers import MetricsLog
 
 
 @pytest.fixture
@@ -110,15 +111,6 @@ def test_an_altered_description_is_found(task, tmp_path):
         checkpoint.restore(tmp_path, task.abstract, warn=lambda text: None)
 
 
-def test_when_all_steps_are_bad_they_are_listed_and_kept(task, tmp_path):
-    save(task, tmp_path, [None, None, None])
-    for step in (1, 2, 3):
-        (tmp_path / str(step) / "meta" / "metadata").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"step 3.*step 2.*step 1"):
-        checkpoint.restore(tmp_path, task.abstract, warn=lambda text: None)
-    assert checkpoint.steps(tmp_path) == [1, 2, 3]
-
-
 def test_a_step_copied_under_another_number_is_refused(task, tmp_path):
     save(task, tmp_path, [None])
     shutil.copytree(tmp_path / "1", tmp_path / "9")
@@ -202,6 +194,16 @@ def test_a_disk_that_is_nearly_full_is_told_before_anything_is_written(task, tmp
     assert len(said) == 1
     assert "step 2 not written (1,000 bytes are free, " in said[0]
     assert checkpoint.steps(tmp_path) == [1, 2]
+
+
+def test_no_checkpoint_is_written_before_its_rows(tiny, tmp_path, monkeypatch):
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(MetricsLog, "sync", full)
+    with pytest.raises(CheckpointError, match=r"3 checkpoints in a row could not be written .*No space left"):
+        loop.run(tiny, tmp_path, num_devices=1)
+    assert checkpoint.steps(tmp_path / "checkpoints") == []
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8, jnp.bool_])

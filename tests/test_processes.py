@@ -14,7 +14,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, start_training
+from conftest import ROOT, finish, saved_steps, start_training
 
 from jaxcnn import hosts
 from jaxcnn.cli import supervise
@@ -59,17 +59,6 @@ def pair(folder, name, *flags, port=None, second=(), **variables):
     ]
 
 
-def finish(process, timeout=TIMEOUT):
-    """(exit code, standard error)."""
-    try:
-        _, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        _, err = process.communicate()
-        raise AssertionError(f"still running after {timeout} s:\n{err}") from None
-    return process.returncode, err
-
-
 def free_port():
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
@@ -78,10 +67,6 @@ def free_port():
 
 def digest(folder, name):
     return json.loads((folder / name / "summary.json").read_text())["state_digest"]
-
-
-def saved_steps(folder, name):
-    return sorted(int(path.parent.name) for path in (folder / name / "checkpoints").glob("*/commit_success.txt"))
 
 
 def wait_for_step(folder, name, step, *processes):

@@ -17,10 +17,15 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from conftest import start_training
+import pytest
+from conftest import finish, start_training
 from PIL import Image
 
-STEPS, SAVED_EVERY = 60, 5
+from jaxcnn import experiment, loop
+from jaxcnn.config import Config, replace
+from jaxcnn.errors import Preempted
+
+SAVED_EVERY = 5
 TIMEOUT = 120
 
 EXPERIMENT = """
@@ -132,18 +137,21 @@ def write(folder: pathlib.Path, more: str = "") -> pathlib.Path:
     return folder
 
 
+def load(folder: pathlib.Path) -> Config:
+    """The experiment in a folder, for runs in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return replace(experiment.load("rig.py"), {"data.data_dir": str(folder / "data")})
+
+
+def stop_after(updates: int, config: Config, workdir: pathlib.Path, **devices) -> None:
+    """Run in this process until so many updates are done; none of them may be due for an evaluation."""
+    polls = iter([False] * updates + [True] * 9)
+    with pytest.raises(Preempted):
+        loop.run(config, workdir, stop=polls.__next__, **(devices or {"num_devices": 1}))
+
+
 start = functools.partial(start_training, NPROC="2")
-
-
-def finish(process: subprocess.Popen, timeout: float = TIMEOUT) -> tuple[int, str]:
-    """(exit code, standard error)."""
-    try:
-        _, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        _, err = process.communicate()
-        raise AssertionError(f"still running after {timeout} s:\n{err}") from None
-    return process.returncode, err
 
 
 def complete(folder: pathlib.Path, name: str, *flags: str, **variables: str) -> str:
@@ -157,10 +165,6 @@ def complete(folder: pathlib.Path, name: str, *flags: str, **variables: str) -> 
 
 def summary(folder: pathlib.Path, name: str) -> dict:
     return json.loads((folder / name / "summary.json").read_text())
-
-
-def saved_steps(folder: pathlib.Path, name: str) -> list[int]:
-    return sorted(int(path.parent.name) for path in (folder / name / "checkpoints").glob("*/commit_success.txt"))
 
 
 def logged_steps(folder: pathlib.Path, name: str) -> list[int]:

@@ -12,8 +12,9 @@ import zlib
 import numpy as np
 import protocol
 import pytest
+from conftest import finish
 from PIL import Image
-from protocol import end, finish, images, png, start, wait_until
+from protocol import end, images, png, start, wait_until
 
 from jaxcnn import loop
 from jaxcnn.config import Config, DataConfig, LogConfig, ModelConfig, replace

@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import protocol
 import pytest
+from conftest import saved_steps
 
 from jaxcnn import loop
 from jaxcnn.config import replace
@@ -21,7 +22,7 @@ def stopped(tmp_path_factory):
     """A folder with the rig, and a run of it that was stopped at step 5."""
     folder = protocol.write(tmp_path_factory.mktemp("changes"))
     process = protocol.start(folder, "run")
-    protocol.wait_until(lambda: protocol.saved_steps(folder, "run"), process)
+    protocol.wait_until(lambda: saved_steps(folder, "run"), process)
     code, err, _ = protocol.end(process, signal.SIGTERM)
     assert code == 75, err
     return folder

@@ -9,9 +9,7 @@ import numpy as np
 import protocol
 import pytest
 
-from jaxcnn import checkpoint, experiment, loop, tree
-from jaxcnn.config import replace
-from jaxcnn.errors import Preempted
+from jaxcnn import checkpoint, loop, tree
 from jaxcnn.task import build
 
 
@@ -19,16 +17,11 @@ from jaxcnn.task import build
 def rig(tmp_path_factory):
     """(folder with a run stopped at step 15, its task, digests of the steps 5, 10 and 15, digest of the undisturbed run)."""
     folder = protocol.write(tmp_path_factory.mktemp("damage"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        config = replace(experiment.load("rig.py"), {"data.data_dir": str(folder / "data")})
-        digest = loop.run(config, "straight", num_devices=1)["state_digest"]
-        polls = iter([False] * 15 + [True] * 9)
-        with pytest.raises(Preempted):
-            loop.run(config, "run", num_devices=1, stop=polls.__next__)
-        task = build(config, 1)
+    config = protocol.load(folder)
+    digest = loop.run(config, folder / "straight", num_devices=1)["state_digest"]
+    protocol.stop_after(15, config, folder / "run")
     metas = {step: checkpoint.read_meta(folder / "run" / "checkpoints" / str(step)) for step in (5, 10, 15)}
-    return folder, task, {step: meta.digest for step, meta in metas.items()}, digest
+    return folder, build(config, 1), {step: meta.digest for step, meta in metas.items()}, digest
 
 
 @pytest.fixture

@@ -7,12 +7,11 @@ import re
 import numpy as np
 import protocol
 import pytest
-from protocol import finish
+from conftest import finish
 from test_processes import pair
 
-from jaxcnn import checkpoint, experiment, loop, tree
+from jaxcnn import checkpoint, loop, tree
 from jaxcnn.config import replace
-from jaxcnn.errors import Preempted
 from jaxcnn.task import build
 
 
@@ -20,12 +19,7 @@ from jaxcnn.task import build
 def rig(tmp_path_factory):
     """(folder, config): at a rate at which a rounding error that turns a ReLU on or off is not blown up."""
     folder = protocol.write(tmp_path_factory.mktemp("devices"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        config = experiment.load("rig.py")
-    return folder, replace(
-        config, {"data.data_dir": str(folder / "data"), "optimizer.learning_rate": 1e-3, "log.eval_every": 1000}
-    )
+    return folder, replace(protocol.load(folder), {"optimizer.learning_rate": 1e-3, "log.eval_every": 1000})
 
 
 def losses(folder, name):
@@ -42,9 +36,7 @@ def through(config, workdir, meshes, every):
             assert tree.digest(state._asdict()) == meta.digest
         if turn == len(meshes) - 1:
             return loop.run(config, workdir, **devices)
-        polls = iter([False] * every + [True] * 9)
-        with pytest.raises(Preempted):
-            loop.run(config, workdir, **devices, stop=polls.__next__)
+        protocol.stop_after(every, config, workdir, **devices)
     raise AssertionError("unreachable")
 
 
@@ -75,9 +67,7 @@ def test_elastic_exact_ends_with_the_same_bits(rig):
 def test_from_one_process_to_two_with_two_devices_each(rig):
     folder, config = rig
     loop.run(config, folder / "one-60", num_devices=1)
-    polls = iter([False] * 15 + [True] * 9)
-    with pytest.raises(Preempted):
-        loop.run(config, folder / "processes", num_devices=1, stop=polls.__next__)
+    protocol.stop_after(15, config, folder / "processes")
     for code, err in map(
         finish, pair(folder, "processes", "--learning_rate=1e-3", "--eval_every=1000", JAX_NUM_CPU_DEVICES="2")
     ):

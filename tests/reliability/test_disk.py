@@ -8,8 +8,9 @@ import sys
 
 import protocol
 import pytest
-from conftest import ROOT
-from protocol import complete, finish, logged_steps, saved_steps, start
+from conftest import ROOT, finish, saved_steps
+from protocol import complete, logged_steps, start
+from test_processes import pair
 
 # From one update to another the disk takes nothing more; the saves between them fail.
 FILLING = """
@@ -111,3 +112,39 @@ def test_a_disk_without_a_byte_left(rig):
     assert (folder / "from_disk" / "metrics.jsonl").read_bytes() == (folder / "straight" / "metrics.jsonl").read_bytes()
     assert saved_steps(folder, "from_disk") == [50, 55, 60]
     assert not list((folder / "from_disk").rglob("*tmp*"))
+
+
+SCARCE = """
+import types
+
+import jax
+
+from jaxcnn import saver
+from jaxcnn.writers import Journal
+
+record, usage, full = Journal.record, saver.shutil.disk_usage, False
+
+
+def record_and_fill(self, step, sums):
+    global full
+    record(self, step, sums)
+    full = 21 <= step < 33
+
+
+def disk_usage(path):
+    return types.SimpleNamespace(free=1000) if full and jax.process_index() == 0 else usage(path)
+
+
+Journal.record, saver.shutil.disk_usage = record_and_fill, disk_usage
+"""
+
+
+@pytest.mark.protocol("T8")
+def test_of_two_processes_one_alone_finds_the_disk_full(tmp_path):
+    """The other must not begin a save that waits for it."""
+    protocol.write(tmp_path, SCARCE)
+    (_, first), (_, second) = ends = [finish(process) for process in pair(tmp_path, "run")]
+    assert [code for code, _ in ends] == [0, 0], ends
+    check_warnings(first, [25, 30])
+    assert "Traceback" not in second
+    assert saved_steps(tmp_path, "run") == [50, 55, 60]

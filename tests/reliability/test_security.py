@@ -4,8 +4,8 @@ import pathlib
 import re
 
 import pytest
-from conftest import start_training
-from test_processes import EXPERIMENT, finish, pair, wait_for_step
+from conftest import finish, start_training
+from test_processes import EXPERIMENT, pair, wait_for_step
 
 pytestmark = [
     pytest.mark.protocol("T19"),

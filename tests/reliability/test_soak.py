@@ -8,6 +8,7 @@ import time
 import numpy as np
 import protocol
 import pytest
+from conftest import finish, saved_steps
 from protocol import start
 
 pytestmark = [
@@ -33,9 +34,9 @@ def test_a_long_run_does_not_grow(tmp_path, full, record_property):
             files = len(list((folder / "fd").iterdir()))
         except (OSError, TypeError):  # it has just ended
             break
-        saved = len(protocol.saved_steps(tmp_path, "run"))
+        saved = len(saved_steps(tmp_path, "run"))
         rows.append((logged, memory * 1024, threads, files, saved))
-    code, err = protocol.finish(process)
+    code, err = finish(process)
     assert code == 0, err
     step, memory, threads, files, saved = map(np.array, zip(*rows, strict=True))
     assert len(step) > 20
@@ -44,9 +45,9 @@ def test_a_long_run_does_not_grow(tmp_path, full, record_property):
     assert threads[-third:].max() <= threads[:third].max() + 1
     assert files[-third:].max() <= files[:third].max() + 2  # a save may be under way
     assert saved.max() <= 5  # the latest three and the best, and the one that is new before an old one goes
-    assert len(protocol.saved_steps(tmp_path, "run")) <= 4
+    assert len(saved_steps(tmp_path, "run")) <= 4
     if full:
         assert slope < 5
         record_property("MB more in 1,000 updates", round(float(slope), 2))
     record_property("threads", int(threads.max()))
-    record_property("checkpoints on disk", len(protocol.saved_steps(tmp_path, "run")))
+    record_property("checkpoints on disk", len(saved_steps(tmp_path, "run")))

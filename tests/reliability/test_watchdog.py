@@ -6,8 +6,8 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, start_training
-from test_processes import EXPERIMENT, digest, finish, pair, saved_steps, wait_for_step
+from conftest import ROOT, finish, saved_steps, start_training
+from test_processes import EXPERIMENT, digest, pair, wait_for_step
 
 pytestmark = pytest.mark.protocol("T13")
 HANGING = (
