@@ -187,7 +187,7 @@ class RunDir:
             return None
 
     def _check_writable(self, num_bytes: int) -> None:
-        existing = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
+        existing = next(parent for parent in (self.path, *self.path.parents) if os.path.exists(parent))
         if not existing.is_dir():
             raise UsageError(f"workdir={self.path}: {existing} is a file, not a directory")
         if not os.access(existing, os.W_OK | os.X_OK):
