@@ -4,6 +4,7 @@ As a program, ``python scale_runs.py FILE [PORT PROCESS_ID]``, it trains on 1 to
 four each, and writes what it finds, by network, whether exact, and number of devices.
 """
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -32,15 +33,18 @@ EXACT_COUNTS = {name: (1, 8) if name == "resnet20_cifar" else (1, 2, 4, 8) for n
 
 
 def config(name: str, elastic_exact: bool) -> Config:
-    """Everything random is on: the choices must not depend on the devices either."""
+    """With lenet5, which compiles fast, everything random is on: the choices must not depend on the devices either."""
     model, size, rate = RUNS[name]
+    augment = AugmentConfig(flip=True, pad_crop=2)
+    if name == "lenet5":
+        augment = dataclasses.replace(augment, rotate=5, mixup=0.2 if elastic_exact else 0)
     return Config(
         steps=STEPS,
         elastic_exact=elastic_exact,
         model=model,
         data=DataConfig("fake", batch_size=BATCH, image_size=size),
         optimizer=OptimizerConfig(learning_rate=rate),
-        augment=AugmentConfig(flip=True, pad_crop=2, rotate=5, mixup=0.2 if elastic_exact else 0),
+        augment=augment,
     )
 
 

@@ -8,16 +8,14 @@ import socket
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scale_runs
 from conftest import ROOT
 
 from jaxcnn import mesh as meshes
-from jaxcnn import step, tree
-from jaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, replace
+from jaxcnn import tree
+from jaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig
 from jaxcnn.errors import UsageError
 from jaxcnn.task import build
 
@@ -90,72 +88,6 @@ def test_dropout_in_an_exact_run_does_not_depend_on_the_devices():
             state, _ = train_step(state, batch)
         digests.add(tree.digest(state._asdict()))
     assert len(digests) == 1
-
-
-def gradient_of(batch_size=16, parts=1, seed=0, **model):
-    """(gradient and new moments of one batch, the batch split in ``parts``)."""
-    config = Config(
-        steps=1,
-        model=ModelConfig(**model),
-        data=DataConfig("fake", batch_size=batch_size, image_size=32),
-        optimizer=OptimizerConfig(accumulate=parts),
-    )
-    task = build(config, 4)
-    compute = step.accumulated(step.make_gradient(task.model, task.normalise(), num_classes=task.num_classes), parts)
-    state = task.initial_state()
-    batch = next(task.load("train").train_batches(seed, batch_size, 0))
-    real = jnp.float32(batch_size)
-    return jax.jit(compute, static_argnums=5)(state.params, state.batch_stats, batch, jax.random.key(0), real, 1)
-
-
-def test_an_accumulated_gradient_is_that_of_the_whole_batch():
-    whole, parts = gradient_of(name="lenet5"), gradient_of(name="lenet5", parts=4)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), whole.grads, parts.grads)
-    assert whole.sums["count"] == parts.sums["count"] == 16
-    np.testing.assert_allclose(whole.sums["objective"], parts.sums["objective"], rtol=1e-6)
-
-
-def test_accumulation_with_batch_norm_is_a_ghost_batch_of_interleaved_rows():
-    """Part i holds rows i, i + 4, ...: a ghost batch has them next to each other."""
-    small = {"name": "resnet18", "overrides": {"width": 4, "depths": (1, 1, 1, 1), "activation": "gelu"}}
-    parts = gradient_of(parts=4, **small)
-    config = Config(
-        steps=1,
-        model=ModelConfig("resnet18", overrides=small["overrides"] | {"norm": "ghost:4"}),
-        data=DataConfig("fake", batch_size=16, image_size=32),
-    )
-    task = build(config, 4)
-    batch = next(task.load("train").train_batches(0, 16, 0))
-    batch = {
-        name: np.asarray(leaf).reshape(4, 4, *leaf.shape[1:]).swapaxes(0, 1).reshape(leaf.shape)
-        for name, leaf in batch.items()
-    }
-    state = task.initial_state()
-    compute = step.make_gradient(task.model, task.normalise(), num_classes=task.num_classes)
-    ghost = jax.jit(compute, static_argnums=5)(
-        state.params, state.batch_stats, batch, jax.random.key(0), jnp.float32(16), 1
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), parts.grads, ghost.grads)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), parts.batch_stats, ghost.batch_stats
-    )
-
-
-@pytest.mark.parametrize("name", scale_runs.RUNS)
-def test_bfloat16_is_the_type_of_the_computation_alone(name):
-    """Parameters, moments, the optimizer's state, the logits' loss and all sums stay float32."""
-    config = scale_runs.config(name, elastic_exact=False)
-    task = build(replace(config, {"model.dtype": "bfloat16", "optimizer.ema_decay": 0.9}), 1)
-    step = task.train_step(10)
-    shapes = jax.eval_shape(step, task.abstract, task.abstract_batch(scale_runs.BATCH))
-    kinds = {leaf.dtype for leaf in jax.tree.leaves(shapes) if jnp.issubdtype(leaf.dtype, jnp.floating)}
-    assert kinds == {jnp.dtype("float32")}
-    text = step.lower(task.abstract, task.abstract_batch(scale_runs.BATCH)).as_text()
-    products = [
-        line for line in text.splitlines() if "stablehlo.convolution" in line or "stablehlo.dot_general" in line
-    ]
-    assert products
-    assert all("bf16" in line for line in products), "every product is of bfloat16"
 
 
 def test_large_weights_are_split_over_the_axis_model_and_nothing_changes():

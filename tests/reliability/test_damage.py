@@ -60,7 +60,7 @@ def test_each_file_of_the_newest_step_damaged_in_each_way(rig, tmp_path, full, c
     files = sorted(path.relative_to(good) for path in (good / "15").rglob("*") if path.is_file())
     for file in files:
         data = (good / file).read_bytes()
-        for kind, bad in damages(data, rng, 20 if full else 2):
+        for kind, bad in damages(data, rng, 30 if full else 2):
             directory = tmp_path / "checkpoints"
             shutil.rmtree(directory, ignore_errors=True)
             shutil.copytree(good, directory)

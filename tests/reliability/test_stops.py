@@ -141,11 +141,14 @@ def test_sigterm_saves_and_ends_with_75(rig, where, full, record_property):
     def rows(count):
         return lambda name, mark: len(logged_steps(folder, name)) >= count
 
+    def made(file):
+        return lambda name, mark: (folder / name / file).exists()
+
     def marked(name, mark):
         return mark.exists()
 
     cases = {
-        "starting": [(lambda name, mark: (folder / name / ".lock").exists(), {}), (rows(0), {})],
+        "starting": [(made(".lock"), {}), (made("config.json"), {})],
         "training": [(rows(count), {}) for count in (25, 1, 10, 45)],
         "evaluating": [(marked, {"SLOW_EVAL": "1"})] * 2,
         "saving": [(marked, {"SLOW_SAVE": step}) for step in ("20", "50")],
