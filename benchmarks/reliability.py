@@ -1,17 +1,18 @@
 """The reliability protocol in full, as a table: what was tried, how often, and the worst that was seen.
 
-    python benchmarks/reliability.py [--tiny]
+    python benchmarks/reliability.py [TEST_FILE ...] [--tiny]
 
-``--tiny`` runs two of the tests.
+With files of tests only their rows are measured anew. ``--tiny`` runs two of the tests.
 """
 
+import datetime
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
 
-from results import write
+from results import read, write
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TESTS = {
@@ -40,8 +41,10 @@ TESTS = {
 
 
 def main() -> int:
-    tiny = "--tiny" in sys.argv
-    chosen = ["tests/reliability/test_damage.py", "-k", "listed or not_ours"] if tiny else ["tests", "--full"]
+    tiny, files = "--tiny" in sys.argv, [argument for argument in sys.argv[1:] if argument != "--tiny"]
+    chosen = (
+        ["tests/reliability/test_damage.py", "-k", "listed or not_ours"] if tiny else [*(files or ["tests"]), "--full"]
+    )
     with tempfile.TemporaryDirectory() as folder:
         report = pathlib.Path(folder) / "found.jsonl"
         command = [sys.executable, "-m", "pytest", *chosen, "-m", "protocol", "-n0", "-q", f"--protocol={report}"]
@@ -49,7 +52,10 @@ def main() -> int:
         found = [json.loads(line) for line in report.read_text().splitlines()]
     rows = {row.pop("name"): row for row in found}
     for name, row in rows.items():
-        row["about"] = TESTS[name]
+        row |= {"about": TESTS[name], "date": datetime.date.today().isoformat()}
+    if files:
+        measured = read("reliability")["rows"] | rows
+        rows = {name: measured[name] for name in TESTS if name in measured}
     write("reliability", "each test by itself, with the starts of its processes", {"rows": rows}, tiny)
     return done.returncode
 

@@ -127,11 +127,28 @@ def reliability_table() -> str:
     result = read("reliability")
     lines = ["| | what is done to a run | cases passed | worst |", "|---|---|---|---|"]
     for name, row in result["rows"].items():
-        worst = "; ".join(f"{what} {value:,g}" for what, value in row["worst"].items())
+        worst = "; ".join(f"{what}: {value:,.3g}" for what, value in row["worst"].items())
         lines.append(f"| {name} | {row['about']} | {row['passed']:,} of {row['n']:,} | {worst} |")
     skipped = [f"{name}, {reason}" for name, row in result["rows"].items() for reason in row["skipped"]]
     note = _footnote(result) + (f" Skipped: {'; '.join(skipped)}." if skipped else "")
     return "\n".join([*lines, "", note])
+
+
+def overhead_table() -> str:
+    """What the guard and a checkpoint cost."""
+    result = read("overhead")
+    lines = [
+        "| | an update | the guard in it | both updates in turns, guarded against bare | training waits for a save |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["rows"].items():
+        updates, guard = row["updates"], row["guard_ms"]["median"]
+        turns = " and ".join(f"{updates[way]['overhead_percent']:+.1f} % ({way})" for way in ("abort", "skip"))
+        lines.append(
+            f"| {name} | {updates['bare']['ms']['median']:,.1f} ms | {guard:.2f} ms, {row['guard_percent']:.2f} % "
+            f"| {turns}, n = {updates['bare']['ms']['n']} | {row['save_ms']['wait']['median']:.0f} ms |"
+        )
+    return "\n".join([*lines, "", _footnote(result)])
 
 
 def measured(name: str) -> str:
@@ -161,6 +178,7 @@ BLOCKS = {
     "scaling": scaling_table,
     "seeds": seeds_table,
     "reliability": reliability_table,
+    "overhead": overhead_table,
 }
 
 
