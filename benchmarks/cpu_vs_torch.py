@@ -2,101 +2,56 @@
 
     python benchmarks/cpu_vs_torch.py [--tiny]
 
-The same network, batch, optimizer (SGD with momentum) and precision (float32). Each turn trains for a fixed number of
-steps on random images that are already in memory; compilation and the first steps are not on the clock. PyTorch runs
-eager, in its default and in the channels-last layout, and the faster of the two is the peer.
+The same network, batch, optimizer (SGD with momentum) and precision (float32), as ``jaxcnn bench MODEL --vs=torch`` has it.
+PyTorch runs eager, in its default and in the channels-last layout, and the faster of the two is the peer.
 """
 
-import functools
+import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxcnn import environment
 
 environment.prepare()
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from results import in_turns, spread, write  # noqa: E402
+from results import spread, write  # noqa: E402
 
-import jaxcnn  # noqa: E402
-from jaxcnn.task import build  # noqa: E402
+from jaxcnn.bench import model as bench  # noqa: E402
 
-CLASSES = 10
-
-
-def make_ours(batch_size: int) -> Callable[[int], None]:
-    """``steps -> None``: train LeNet-5 that long."""
-    config = jaxcnn.Config(steps=10**6, data=jaxcnn.DataConfig("fake", batch_size=batch_size))
-    task = build(config, 1)
-    train_step = task.train_step(10**6)
-    state = task.initial_state()
-    rng = np.random.default_rng(0)
-    batch = {
-        "image": jax.numpy.asarray(rng.integers(0, 255, (batch_size, 32, 32, 1), np.uint8)),
-        "label": jax.numpy.asarray(rng.integers(0, CLASSES, batch_size, np.int32)),
-    }
-
-    def train(steps: int) -> None:
-        nonlocal state
-        for _ in range(steps):
-            state, sums = train_step(state, batch)
-        jax.block_until_ready(sums)
-
-    return train
+CASES = {
+    "LeNet-5, 64": {"model": "lenet5", "batch_size": 64},
+    "LeNet-5, 512": {"model": "lenet5", "batch_size": 512},
+    "ResNet-18 on 32x32, 64": {
+        "model": "resnet18",
+        "batch_size": 64,
+        "image_size": 32,
+        "num_classes": 10,
+        "stem": "small",
+    },
+    "ResNet-50, 16": {"model": "resnet50", "batch_size": 16},
+    "VGG-11, 8": {"model": "vgg11", "batch_size": 8},
+    "AlexNet, 32": {"model": "alexnet", "batch_size": 32},
+}
 
 
-def make_theirs(batch_size: int, channels_last: bool) -> Callable[[int], None]:
-    """The same in PyTorch: the lecture's code, with the tanh after conv 3 that ours has."""
-    nn = torch.nn
-    layers = [nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)]
-    layers += [nn.Conv2d(16, 120, 5), nn.Tanh(), nn.Flatten(), nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, CLASSES)]
-    model = nn.Sequential(*layers)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    x = torch.randint(0, 255, (batch_size, 1, 32, 32), dtype=torch.uint8)
-    y = torch.randint(0, CLASSES, (batch_size,))
-    if channels_last:
-        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
-
-    def train(steps: int) -> None:
-        for _ in range(steps):
-            optimizer.zero_grad()
-            images = (x.float() / 255 - 0.5) / 0.25
-            torch.nn.functional.cross_entropy(model(images), y).backward()
-            optimizer.step()
-
-    return train
+def compare(name: str, cases: Mapping[str, Mapping[str, Any]], peers: Sequence[str], turns: int, tiny: bool) -> None:
+    """Measure the cases beside the peers and write them as ``NAME.json``."""
+    rows = {}
+    for case, arguments in cases.items():
+        found = bench.measure(bench.make_task(**arguments), "train", turns, peers)
+        rate = {way: spread([found.batch_size / each for each in seconds]) for way, seconds in found.seconds.items()}
+        fields = ("dtype", "device", "failed", "compile_seconds", "flops", "bytes_accessed", "memory")
+        rows[case] = rate | {"ratio": found.ratio} | {f: dataclasses.asdict(found)[f] for f in fields}
+    clock = "half a second of updates, or one, on images that are on the device; no compilation"
+    write(name, clock, {"torch": torch.__version__, "unit": "training images per second", "rows": rows}, tiny)
 
 
 def main() -> None:
     tiny = "--tiny" in sys.argv
-    torch.set_num_threads(environment.num_cores())
-    table = {}
-    for batch_size in (64, 512):
-        turns = {
-            "jaxcnn": make_ours(batch_size),
-            "torch": make_theirs(batch_size, channels_last=False),
-            "torch channels_last": make_theirs(batch_size, channels_last=True),
-        }
-        steps = 3 if tiny else max(20, 12800 // batch_size)
-        for train in turns.values():
-            train(3)
-        calls = {name: functools.partial(train, steps) for name, train in turns.items()}
-        seconds = in_turns(calls, 2 if tiny else 15)
-        table[f"lenet5 batch {batch_size}"] = {
-            name: spread([steps * batch_size / each for each in times]) for name, times in seconds.items()
-        }
-    for row in table.values():
-        peer = max(row["torch"]["median"], row["torch channels_last"]["median"])
-        row["ratio"] = row["jaxcnn"]["median"] / peer
-    versions = {"torch": torch.__version__, "unit": "training images per second"}
-    write(
-        "cpu_vs_torch",
-        "a turn of training steps on resident data, without compilation",
-        {**versions, "rows": table},
-        tiny,
-    )
+    cases = {"LeNet-5, 4": {"model": "lenet5", "batch_size": 4}} if tiny else CASES
+    compare("cpu_vs_torch", cases, bench.PEERS[:2], 2 if tiny else 15, tiny)
 
 
 if __name__ == "__main__":

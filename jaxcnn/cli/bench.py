@@ -1,4 +1,4 @@
-"""``bench TOPIC EXPERIMENT``: how fast this machine reads an experiment's images; what its devices say to each other."""
+"""``bench MODEL``: how fast a network is here. ``bench TOPIC EXPERIMENT``: how fast images are read; what devices exchange."""
 
 import dataclasses
 import json
@@ -8,20 +8,27 @@ from rich.table import Table
 from jaxcnn import mesh as meshes
 from jaxcnn.bench import input as bench_input
 from jaxcnn.bench import scaling
+from jaxcnn.cli import bench_model
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.cli.train import read_experiment
 from jaxcnn.config import Config
 from jaxcnn.console import output
 from jaxcnn.environment import num_cores
-from jaxcnn.errors import UsageError
+from jaxcnn.errors import UsageError, nearest
+from jaxcnn.models.registry import list_models
 from jaxcnn.task import build
 
 
 def main(arguments: list[str], stop: Stop) -> int:
     """Measure, and print a table or JSON."""
     topic = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+    if topic in list_models():
+        return bench_model.main(topic, arguments[1:])
     if topic not in _TOPICS and "--help" not in arguments:
-        raise UsageError(f"bench takes one of {', '.join(_TOPICS)} and an experiment, not {topic or 'none'!r}")
+        raise UsageError(
+            f"bench takes a network, or one of {', '.join(_TOPICS)} and an experiment, not {topic or 'none'!r}"
+            + nearest(topic, [*_TOPICS, *list_models()])
+        )
     run, make_flags = _TOPICS.get(topic, _TOPICS["input"])
     _, config, flags = read_experiment(arguments[1:] if topic else arguments, make_flags)
     if flags["turns"] < 1:

@@ -1,0 +1,234 @@
+"""How fast a network trains or classifies on the devices here, and, beside it, the same network in PyTorch."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn import complexity
+from jaxcnn import mesh as meshes
+from jaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig
+from jaxcnn.data.catalog import Dataset
+from jaxcnn.errors import UsageError
+from jaxcnn.models.registry import input_shape
+from jaxcnn.task import Task, build
+
+MODES = ("train", "infer")
+PEERS = ("torch", "torch channels_last", "torch compiled")
+_LEARNING_RATE = 1e-3  # small: labels are random, and a loss that overflows is not what is timed
+_TURN = 0.5  # seconds that a turn lasts at least
+
+Run = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """What was measured.
+
+    Attributes:
+      model, mode, dtype, batch_size, image_shape, num_classes: of what.
+      device: kind of the devices.
+      num_devices: how many share the batch.
+      seconds: of a step, for each turn of each way; ours is ``jaxcnn``.
+      failed: ways that did not run here, and why.
+      compile_seconds: of our program, traced and compiled.
+      flops: of a step: 2 for a multiply-add, in training three times that.
+      bytes_accessed: by a step, as XLA counts.
+      memory: bytes that our program takes on a device, as XLA plans them.
+    """
+
+    model: str
+    mode: str
+    dtype: str
+    batch_size: int
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    device: str
+    num_devices: int
+    seconds: dict[str, list[float]]
+    failed: dict[str, str]
+    compile_seconds: float
+    flops: float
+    bytes_accessed: float
+    memory: int
+
+    def median(self, way: str) -> float:
+        """Seconds of a step."""
+        return statistics.median(self.seconds[way])
+
+    def images_per_second(self, way: str) -> float:
+        """Of a way."""
+        return self.batch_size / self.median(way)
+
+    @property
+    def peer(self) -> str | None:
+        """The fastest other way."""
+        return min((way for way in self.seconds if way != "jaxcnn"), key=self.median, default=None)
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as fast as the peer: ratio of the medians."""
+        return self.median(self.peer) / self.median("jaxcnn") if self.peer else None
+
+
+def make_task(
+    model: str,
+    batch_size: int,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+    dtype: str = "float32",
+    num_devices: int | None = 1,
+    **overrides: Any,
+) -> Task:
+    """A task on random images, of the size and channels that the network is meant for unless ``image_size`` says otherwise."""
+    rows, columns, channels = input_shape(model)
+    num_classes = num_classes or (1000 if rows > 100 else 10)
+    if num_classes < 2:
+        raise UsageError(f"--num_classes={num_classes} must be >= 2")
+    names, half = tuple(f"class {i}" for i in range(num_classes)), (0.5,) * channels
+    splits = {"train": batch_size, "test": batch_size}
+    shape = (image_size or rows, image_size or columns, channels)
+    dataset = Dataset("random", shape, names, half, half, splits, origin="synthetic", about="random images")
+    config = Config(
+        steps=10**6,
+        model=ModelConfig(model, dtype=dtype, overrides=overrides),
+        data=DataConfig("fake", batch_size=batch_size),
+        optimizer=OptimizerConfig(learning_rate=_LEARNING_RATE),
+    )
+    return build(config, num_devices, dataset)
+
+
+def measure(task: Task, mode: str, turns: int, peers: Sequence[str] = (), trace: str | None = None) -> Speed:
+    """Run the task's step on one batch that is on the device already; the clock covers neither compilation nor its input.
+
+    Args:
+      task: from ``make_task``.
+      mode: "train": an update; "infer": the forward pass in evaluation.
+      turns: how often each way is measured, in turns, for half a second or one step.
+      peers: of ``PEERS``, measured too.
+      trace: folder for a trace of a turn of ours, to be read with TensorBoard, XProf or Perfetto.
+    """
+    config, rng = task.config, np.random.default_rng(0)
+    meshes.check_batch("batch_size", config.data.batch_size, task.mesh)
+    image = rng.integers(0, 256, (config.data.batch_size, *task.image_shape), np.uint8)
+    label = rng.integers(0, task.num_classes, config.data.batch_size, np.int32)
+    begin = time.perf_counter()
+    compiled, run = _ours(task, image, label, mode)
+    compile_seconds = time.perf_counter() - begin
+    ways, failed = {"jaxcnn": run}, {}
+    steps = {"jaxcnn": _steps_of_a_turn(run)}
+    for way in peers:
+        try:
+            ways[way] = _theirs(way, task, image, label, mode)
+            steps[way] = _steps_of_a_turn(ways[way])
+        except UsageError:
+            raise
+        except Exception as error:  # torch.compile needs a compiler; whatever it says is reported
+            failed[way] = (str(error).strip() or type(error).__name__).splitlines()[0]
+            ways.pop(way, None)
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(turns):
+        for way, call in ways.items():
+            begin = time.perf_counter()
+            call(steps[way])
+            seconds[way].append((time.perf_counter() - begin) / steps[way])
+    if trace is not None:
+        with jax.profiler.trace(trace):
+            run(steps["jaxcnn"])
+    cost, stats = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    if stats is None:
+        raise UsageError(
+            f"{task.mesh.devices.flat[0].platform}: this platform does not tell what memory a program takes"
+        )
+    macs = sum(layer.num_macs for layer in complexity.layers(task.model, task.image_shape))
+    return Speed(
+        config.model.name,
+        mode,
+        config.model.dtype,
+        config.data.batch_size,
+        task.image_shape,
+        task.num_classes,
+        task.mesh.devices.flat[0].device_kind,
+        task.mesh.size,
+        seconds,
+        failed,
+        compile_seconds,
+        flops=2 * macs * config.data.batch_size * (3 if mode == "train" else 1),
+        bytes_accessed=float(cost.get("bytes accessed", 0.0)) * task.mesh.size,
+        memory=stats.argument_size_in_bytes
+        + stats.output_size_in_bytes
+        - stats.alias_size_in_bytes
+        + stats.temp_size_in_bytes,
+    )
+
+
+def _ours(task: Task, image: np.ndarray, label: np.ndarray, mode: str) -> tuple[jax.stages.Compiled, Run]:
+    abstract = task.abstract_batch(len(image))
+    numbers = {"image": image, "label": label, "example": np.arange(len(image)), "epoch": np.zeros(len(image))}
+    batch = {name: jax.device_put(numbers[name].astype(leaf.dtype), leaf.sharding) for name, leaf in abstract.items()}
+    state, normalise = task.initial_state(), task.normalise()
+    if mode == "train":
+        step: Any = task.train_step(10**6)
+        update = step.lower(task.abstract, abstract).compile()
+
+        def train(steps: int) -> None:
+            nonlocal state
+            for _ in range(steps):
+                state, _ = update(state, batch)
+            jax.block_until_ready(state)
+
+        return update, train
+
+    @jax.jit
+    def forward(params: Any, batch_stats: Any, image: jax.Array) -> jax.Array:
+        logits: Any = task.model.apply({"params": params, "batch_stats": batch_stats}, normalise(image), train=False)
+        return logits
+
+    classify = forward.lower(task.abstract.params, task.abstract.batch_stats, abstract["image"]).compile()
+
+    def infer(steps: int) -> None:
+        logits = jnp.zeros(())
+        for _ in range(steps):
+            logits = classify(state.params, state.batch_stats, batch["image"])
+        jax.block_until_ready(logits)
+
+    return classify, infer
+
+
+def _steps_of_a_turn(run: Run) -> int:
+    run(1)  # compiles, chooses algorithms
+    begin = time.perf_counter()
+    run(1)
+    return max(1, math.ceil(_TURN / (time.perf_counter() - begin)))
+
+
+def _theirs(way: str, task: Task, image: np.ndarray, label: np.ndarray, mode: str) -> Run:
+    try:
+        import torch
+
+        from jaxcnn.bench import peer
+    except ImportError as error:
+        raise UsageError(f"--vs=torch needs PyTorch, which is not installed ({error}); pip install torch") from None
+    if task.mesh.size > 1:
+        raise UsageError(f"--vs=torch: PyTorch runs on one device here, not on {task.mesh.size}; use --num_devices=1")
+    with contextlib.suppress(RuntimeError, ValueError):  # the same cores as ours
+        torch.set_num_threads(int(os.environ.get("NPROC", "")))
+    return peer.make_run(
+        way,
+        task.model,
+        image,
+        label,
+        task.dataset.mean,
+        task.dataset.std,
+        dtype=task.config.model.dtype,
+        train=mode == "train",
+        learning_rate=_LEARNING_RATE,
+    )
