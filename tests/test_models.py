@@ -98,7 +98,8 @@ def random_variables(model, image_shape):
     return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(lambda x: model.init(rng.key(0, "init"), x), image))
 
 
-LIKE_ANOTHER = ("resnet1202_cifar_b", "densenet169", "densenet201", "resnet101_lecture", "resnet152_lecture")
+# Deeper forms of networks that are run; their layers and numbers of parameters are compared with the papers all the same.
+LIKE_ANOTHER = (*DEEP, "densenet169", "densenet201", "resnet44_cifar_b", "resnet110_cifar_b")
 
 
 def _grouped(name):

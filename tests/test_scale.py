@@ -39,7 +39,7 @@ def found(tmp_path_factory):
 
     @functools.cache
     def found(who):
-        said = [process.communicate(timeout=500)[1] for process in processes[who]]
+        said = [process.communicate(timeout=1500)[1] for process in processes[who]]
         assert {process.returncode for process in processes[who]} == {0}, said
         return json.loads((folder / who).read_text())
 
