@@ -7,6 +7,7 @@ PyTorch runs eager, in its default and in the channels-last layout, and the fast
 """
 
 import dataclasses
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from jaxcnn import environment
 
 environment.prepare()
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # both want the memory of a GPU
 
 import torch  # noqa: E402
 from results import spread, write  # noqa: E402

@@ -31,11 +31,15 @@ def main(name: str, arguments: list[str]) -> int:
         raise UsageError(f"--json={flags['json']}: there is no such directory")
     if flags["vs"]:  # both want the memory of a GPU
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured
     changed = {field: flags[f"model.{field}"] for field in overridable(name) if f"model.{field}" in flags.given()}
     chosen = {flag: flags[flag] for flag in ("batch_size", "image_size", "num_classes", "dtype", "num_devices")}
     task, peers = bench.make_task(name, **chosen, **changed), bench.PEERS if flags["vs"] else ()
-    found = bench.measure(task, flags["mode"], flags["turns"], peers, flags["profile"])
+    cached = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured
+    try:
+        found = bench.measure(task, flags["mode"], flags["turns"], peers, flags["profile"])
+    finally:
+        jax.config.update("jax_enable_compilation_cache", cached)
     _show(found, flags)
     if flags["json"]:
         record = dataclasses.asdict(found) | {
