@@ -495,7 +495,11 @@ def test_bench_input_tells_stages_threads_and_the_peer(jaxcnn_, shared_tfds):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [((), "bench takes one of input"), (("inptu",), "inptu"), (("input", "lenet_digits", "--turns=0"), "--turns=0")],
+    [
+        ((), "bench takes a network, or one of input"),
+        (("inptu",), "inptu"),
+        (("input", "lenet_digits", "--turns=0"), "--turns=0"),
+    ],
 )
 def test_bench_with_bad_usage(jaxcnn_, arguments, words):
     code, _, err = jaxcnn_("bench", *arguments)

@@ -156,9 +156,10 @@ def test_sigterm_on_the_supervisor_stops_all_and_its_death_does_too(rig):
     folder, straight = rig
     process = start(folder, "asked", "--nproc=2")
     wait_for_step(folder, "asked", 40, process)
+    told_at, begin = saved_steps(folder, "asked")[-1], time.monotonic()
     process.terminate()
     code, err = finish(process)
-    assert code == 75, (code, err)
+    assert code == 75, (code, f"{time.monotonic() - begin:.1f} s after SIGTERM at step {told_at}", err)
     assert err.count("stopped at step") == 1, err
 
     process = start(folder, "asked", "--nproc=2")
