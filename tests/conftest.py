@@ -132,6 +132,7 @@ def saved_steps(folder, name):
 
 
 @functools.cache
+@functools.cache
 def quick_compilation():
     """Options under which XLA compiles fast and the program runs slowly; which there are depends on its version."""
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

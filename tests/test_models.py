@@ -28,10 +28,14 @@ TINY = [name for name in OURS if name.endswith(("_tiny", "_mini")) and name != "
 DEEP = [n for n in OURS if n.startswith(("resnet101", "resnet152", "resnet1202"))]
 
 
+def quick_jit(function):
+    return jax.jit(function, compiler_options=quick_compilation())
+
+
 def built(name, num_classes=10, **overrides):
     model = jaxcnn.create_model(name, num_classes, **overrides)
     images = jax.random.normal(jax.random.key(1), (3, *input_shape(name)))
-    return model, jax.jit(model.init)(rng.key(0, "init"), images), images
+    return model, quick_jit(model.init)(rng.key(0, "init"), images), images
 
 
 def applied(name, shape):
@@ -98,8 +102,16 @@ def random_variables(model, image_shape):
     return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(lambda x: model.init(rng.key(0, "init"), x), image))
 
 
-# Deeper forms of networks that are run; their layers and numbers of parameters are compared with the papers all the same.
-LIKE_ANOTHER = (*DEEP, "densenet169", "densenet201", "resnet44_cifar_b", "resnet110_cifar_b")
+# Deeper and wider forms of networks that are run; their layers and parameters are counted and compared all the same.
+LIKE_ANOTHER = [
+    *DEEP,
+    *(f"densenet{depth}" for depth in (121, 169, 201)),
+    *(f"plain{depth}_cifar" for depth in (32, 44, 56)),
+    *(f"resnet{depth}_cifar{option}" for depth in (32, 44, 56, 110) for option in ("", "_b")),
+    *(f"vgg{depth}{norm}" for depth in (13, 16, 19) for norm in ("", "_bn")),
+    *("convnext_tiny", "preact_resnet164_cifar", "resnet34", "resnet34_v2", "wide_resnet50_2"),
+    *("wrn16_8_cifar", "wrn28_10_cifar", "wrn40_4_cifar"),
+]
 
 
 def _grouped(name):
@@ -111,7 +123,7 @@ def _grouped(name):
 @pytest.mark.parametrize("name", [_grouped(name) for name in OURS])
 def test_every_network_steps(name):
     """Forward, gradient of each parameter, an update, one trace for two calls; forward in bfloat16."""
-    compiled = (lambda f: f) if name in DEEP else partial(jax.jit, compiler_options=quick_compilation())
+    compiled = (lambda f: f) if name in DEEP else quick_jit
     narrow = {"hidden": 64, "maps": None} if "maps" in registry.overridable(name) else {"hidden": (64, 64)}
     overrides = {k: v for k, v in narrow.items() if v and k in registry.overridable(name) and name != "mlp"}
     model, half = (jaxcnn.create_model(name, 10, dtype, **overrides) for dtype in ("float32", "bfloat16"))
@@ -177,8 +189,8 @@ def test_bfloat16_computes_what_float32_does(name):
     """And parameters stay float32, as the network itself initialises them."""
     model, variables, images = built(name)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-    single = jax.jit(lambda v, x: model.apply(v, x))(variables, images)
-    half = jax.jit(lambda v, x: jaxcnn.create_model(name, 10, "bfloat16").apply(v, x))(variables, images)
+    single = quick_jit(lambda v, x: model.apply(v, x))(variables, images)
+    half = quick_jit(lambda v, x: jaxcnn.create_model(name, 10, "bfloat16").apply(v, x))(variables, images)
     assert np.abs(single - half).max() <= 0.05 * max(np.abs(single).max(), 0.1)
     assert np.any(single != half)
 
