@@ -2,9 +2,9 @@
 
 import pathlib
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -48,6 +48,8 @@ class Saver:
     ):
         self._warn, self._first, self._failures = warn, first, 0
         self._pending: _Pending | None = None
+        self._result: Callable[[], str] = str
+        self._background = futures.ThreadPoolExecutor(1, "saver")
         self._policy = _KeepLatestAndBest(keep, dict(scores))
         self._options = ocp.CheckpointManagerOptions(
             create=True,
@@ -74,35 +76,31 @@ class Saver:
         step = int(state.step)
         if step in checkpoint.steps(self._directory):
             return
-        fields = checkpoint.Meta(
-            step,
-            tree.digest(state._asdict()),
-            tree.manifest(state._asdict()),
-            dict(metrics),
-            seconds,
-            config,
-            dict(versions),
-            dict(data or {}),
-        )
         self.note_score(step, metrics.get("eval_accuracy"))
+        named = state._asdict()
         # A copy of our own: the next update takes the state's memory, and a failed save is tried again from here.
-        self._pending = _Pending(step, _on_host(checkpoint.as_dicts(state)), checkpoint.sealed(fields))
-        self._problem = self._start(self._pending)
-        if any(hosts.all_say(self._problem)):
+        arrays, digest, manifest = _on_host(checkpoint.as_dicts(state)), tree.begin_digest(named), tree.manifest(named)
+
+        def describe() -> dict[str, Any]:
+            kept = dict(metrics), seconds, config, dict(versions), dict(data or {})
+            return checkpoint.sealed(checkpoint.Meta(step, digest(), manifest, *kept))
+
+        self._pending = _Pending(step, arrays, describe)
+        if not self._start(self._pending):
             self.finish()
 
     def finish(self) -> None:
         """Have the save that is under way finished, with new tries; count it when it has failed for good."""
         if (pending := self._pending) is None:
             return
-        problem = self._written(pending)
+        problem = self._result()
         for seconds in _SECONDS_BEFORE_RETRY:
             if not problem or any(words in problem.lower() for words in _FULL):
                 break
             self._begin_anew()
             time.sleep(seconds)
-            self._problem = self._start(pending)
-            problem = self._written(pending)
+            self._start(pending)
+            problem = self._result()
         self._pending = None
         if not problem:
             self._failures = 0
@@ -141,21 +139,42 @@ class Saver:
             else:
                 self.finish()
         finally:
+            self._background.shutdown()
             with checkpoint.alone:
                 self._manager.close()
 
-    def _start(self, pending: "_Pending") -> str:
-        """Start to write; what went wrong at once, or nothing. All processes begin, or none: orbax waits for all."""
-        if problem := next(filter(None, hosts.all_say(self._obstacle(pending))), ""):
-            return problem
+    def _start(self, pending: "_Pending") -> bool:
+        """Start to write, and say whether it went well so far; ``_result`` waits, and returns what went wrong, or nothing.
+
+        In the background; but several processes, of which all must begin or none, for orbax waits for all, begin here:
+        what they tell each other has its place among the sums of training.
+        """
+        problem = _first_of(hosts.all_say(self._obstacle(pending)))
+        if not problem and jax.process_count() == 1:
+            self._result = self._background.submit(self._write, pending).result
+            return True
+        problem = problem or _first_of(hosts.all_say(self._problem(self._begin, pending)))
+        self._result = lambda: problem or _first_of(hosts.all_say(self._problem(self._end, pending)))
+        return not problem
+
+    def _write(self, pending: "_Pending") -> str:
+        with checkpoint.alone:
+            return self._problem(self._begin, pending) or self._problem(self._end, pending)
+
+    def _begin(self, pending: "_Pending") -> None:
+        fields = ocp.args.JsonSave(pending.describe())
+        arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(pending.arrays), meta=fields)
+        self._manager.save(pending.step, args=arguments, force=True)
+
+    def _end(self, pending: "_Pending") -> None:
+        self._manager.wait_until_finished()
+        if hosts.is_first() and not (self._directory / str(pending.step) / checkpoint.MARKER).exists():
+            raise OSError("the step was not committed")
+
+    def _problem(self, call: Callable[["_Pending"], None], pending: "_Pending") -> str:
+        """What goes wrong, or nothing."""
         try:
-            arguments = ocp.args.Composite(
-                state=ocp.args.PyTreeSave(pending.arrays), meta=ocp.args.JsonSave(pending.fields)
-            )
-            with checkpoint.alone:
-                self._manager.save(pending.step, args=arguments, force=True)
-                if threading.current_thread() is not threading.main_thread():
-                    self._manager.wait_until_finished()
+            call(pending)
         except Exception as error:  # whatever orbax or the disk says: the run is worth more than this save
             return _reason(error)
         return ""
@@ -171,30 +190,20 @@ class Saver:
             return f"{free:,} bytes are free, {needed:,} are needed"
         return ""
 
-    def _written(self, pending: "_Pending") -> str:
-        """Wait until it is written; what went wrong on any process, or nothing."""
-        if not self._problem:
-            try:
-                self._manager.wait_until_finished()
-                if hosts.is_first() and not (self._directory / str(pending.step) / checkpoint.MARKER).exists():
-                    self._problem = "the step was not committed"
-            except Exception as error:
-                self._problem = _reason(error)
-        return next(filter(None, hosts.all_say(self._problem)), "")
-
     def _begin_anew(self) -> None:
         """Remove what a failed save left behind, and forget it."""
         if hosts.is_first():
             checkpoint.remove_unfinished(self._directory)
-        self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+        with checkpoint.alone:
+            self._manager = ocp.CheckpointManager(self._directory, options=self._options)
 
 
 class _Pending(NamedTuple):
-    """A checkpoint that is being written: its arrays in host memory, and its description."""
+    """A checkpoint that is being written: its arrays in host memory, and what makes its description."""
 
     step: int
     arrays: dict[str, Any]
-    fields: dict[str, Any]
+    describe: Callable[[], dict[str, Any]]
 
 
 def _on_host(arrays: PyTree) -> PyTree:
@@ -208,6 +217,10 @@ def _on_host(arrays: PyTree) -> PyTree:
         return jax.device_put(leaf, leaf.sharding, may_alias=False)
 
     return jax.tree.map(copied, arrays)
+
+
+def _first_of(problems: Sequence[str]) -> str:
+    return next(filter(None, problems), "")
 
 
 def _reason(error: Exception) -> str:

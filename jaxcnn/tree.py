@@ -2,7 +2,7 @@
 
 import fnmatch
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,9 +65,19 @@ def digest(tree: PyTree) -> str:
     has an odd weight, so any single flipped bit changes its leaf's sum (an odd number times a power of two is never 0
     modulo 2**32). Two different weightings catch what one might miss.
     """
-    sums = jax.device_get(_leaf_sums(jax.tree.leaves(tree)))
-    text = [f"{name} {kind} {a} {b}" for (name, kind), (a, b) in zip(manifest(tree).items(), sums, strict=True)]
-    return hashlib.sha256("\n".join(sorted(text)).encode()).hexdigest()
+    return begin_digest(tree)()
+
+
+def begin_digest(tree: PyTree) -> Callable[[], str]:
+    """Have the devices begin with the digest; the result waits for it, also when the tree's memory is given away."""
+    names, sums = manifest(tree), _leaf_sums(jax.tree.leaves(tree))
+
+    def wait() -> str:
+        pairs = zip(names.items(), jax.device_get(sums), strict=True)
+        text = [f"{name} {kind} {a} {b}" for (name, kind), (a, b) in pairs]
+        return hashlib.sha256("\n".join(sorted(text)).encode()).hexdigest()
+
+    return wait
 
 
 @jax.jit

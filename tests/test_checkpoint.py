@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import threading
 import types
 
 import jax
@@ -178,6 +179,26 @@ def test_flaky_storage_is_tried_three_times_and_then_training_goes_on(task, tmp_
     )
     if not lost:
         assert checkpoint.restore(tmp_path, task.abstract, step=2)[1].digest == digest
+
+
+def test_a_save_waits_for_nothing_but_the_copy(task, tmp_path, monkeypatch):
+    """Orbax has not begun when ``save`` returns, and what is written is the state of that time."""
+    may_begin, real = threading.Event(), ocp.CheckpointManager.save
+
+    def late(self, *arguments, **named):
+        assert may_begin.wait(60)
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", late)
+    (state,) = states(task, 1)
+    digest = tree.digest(state._asdict())
+    with Saver(tmp_path, 3, {}, print) as writer:
+        writer.save(state, {}, 0.0, "{}", {})
+        for leaf in jax.tree.leaves(state):
+            leaf.delete()
+        assert checkpoint.steps(tmp_path) == []
+        may_begin.set()
+    assert checkpoint.restore(tmp_path, task.abstract)[1].digest == digest
 
 
 @pytest.mark.protocol("T8")
