@@ -17,6 +17,7 @@ from flax import linen
 from jax.extend.core import Literal
 
 from jaxcnn import rng, tree
+from jaxcnn.nn import convolution
 from jaxcnn.receptive import inner_jaxprs, receptive_fields, scope_of
 from jaxcnn.typing import Array
 
@@ -147,6 +148,8 @@ def _equations(jaxpr: Any, outer: str, times: int = 1) -> Iterator[tuple[str, An
 
 def _multiply_adds(equation: Any) -> int:
     """Of a convolution or matrix product; 0 of anything else."""
+    if equation.primitive is convolution.PRODUCT:
+        return convolution.num_macs(equation)
     if equation.primitive.name == "conv_general_dilated":
         kernel: Array = equation.invars[1].aval
         features = equation.params["dimension_numbers"].rhs_spec[0]

@@ -14,6 +14,8 @@ from typing import Any
 
 from jax.extend.core import Literal
 
+from jaxcnn.nn import convolution
+
 Run = tuple[int, int, int]  # (image axis 0 or 1, how many neighbours, distance between them in pixels)
 
 
@@ -108,6 +110,12 @@ def _after(equation: Any, seen: list[Field | None]) -> Field:
     """The field of an equation's result."""
     name, params = equation.primitive.name, equation.params
     field = next(f for f in seen if f)
+    if equation.primitive is convolution.PRODUCT:
+        geometry = params["geometry"]
+        windows = zip(geometry.kernel, geometry.stride, geometry.padding, strict=True)
+        for axis, (size, stride, (before, _)) in enumerate(windows, 1):
+            field = field.windowed(axis, size, stride, before)
+        return dataclasses.replace(field, axes=(*field.axes[:3], ()))
     if name == "conv_general_dilated":
         spec = params["dimension_numbers"]
         kernel, axes = equation.invars[1].aval.shape, _no_runs(len(field.axes))

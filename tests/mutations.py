@@ -98,6 +98,8 @@ ROWS = [
     ("jaxcnn/data/source.py", "crc = zlib.crc32(str(label).encode(), crc)", "pass", "reliability/test_changes.py::test_a_resumed_run_refuses_other_data_and_touches_nothing"),
     ("jaxcnn/watchdog.py", "self._waited += min(", "self._waited += 0 * min(", "reliability/test_watchdog.py::test_a_run_that_hangs_ends_with_6_and_shows_its_stacks"),
     ("jaxcnn/watchdog.py", "min(now - last, 2 * _TICK_SECONDS)", "now - last", "reliability/test_watchdog.py::test_a_process_that_was_stopped_itself_is_not_taken_for_one_that_hangs"),
+    ("jaxcnn/nn/convolution.py", "w[::-1, ::-1].transpose", "w.transpose", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
+    ("jaxcnn/nn/convolution.py", " or (of == \"x\" and padded)", "", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
     ("jaxcnn/saver.py", "for seconds in _SECONDS_BEFORE_RETRY:", "for seconds in ():", "test_checkpoint.py::test_flaky_storage_is_tried_three_times_and_then_training_goes_on"),
     ("jaxcnn/saver.py", "return np.array(leaf)", "return leaf", "test_checkpoint.py::test_flaky_storage_is_tried_three_times_and_then_training_goes_on"),
     ("jaxcnn/saver.py", "free < (needed :=", "free < 0 * (needed :=", "test_checkpoint.py::test_a_disk_that_is_nearly_full_is_told_before_anything_is_written"),

@@ -34,7 +34,7 @@ def main(name: str, arguments: list[str]) -> int:
     changed = {field: flags[f"model.{field}"] for field in overridable(name) if f"model.{field}" in flags.given()}
     chosen = {flag: flags[flag] for flag in ("batch_size", "image_size", "num_classes", "dtype", "num_devices")}
     task, peers = bench.make_task(name, **chosen, **changed), bench.PEERS if flags["vs"] else ()
-    cached = jax.config.jax_enable_compilation_cache
+    cached = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured
     try:
         found = bench.measure(task, flags["mode"], flags["turns"], peers, flags["profile"])

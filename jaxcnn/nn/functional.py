@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn.errors import UsageError, nearest
+from jaxcnn.nn.convolution import convolution
 from jaxcnn.typing import Array, Key
 
 AxisPadding: TypeAlias = int | tuple[int, int]
@@ -100,15 +101,18 @@ def conv2d(
     (stride_h, stride_w), (dilate_h, dilate_w), pads = as_pair(stride), as_pair(dilation), as_padding(padding)
     conv_output_size(x.shape[1], w.shape[0], stride_h, pads[0], dilate_h)  # raises when the image is too small
     conv_output_size(x.shape[2], w.shape[1], stride_w, pads[1], dilate_w)
-    y = lax.conv_general_dilated(
-        x,
-        w,
-        window_strides=(stride_h, stride_w),
-        padding=pads,
-        rhs_dilation=(dilate_h, dilate_w),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
+    if groups == dilate_h == dilate_w == 1:
+        y = convolution(x, w, (stride_h, stride_w), pads)
+    else:
+        y = lax.conv_general_dilated(
+            x,
+            w,
+            window_strides=(stride_h, stride_w),
+            padding=pads,
+            rhs_dilation=(dilate_h, dilate_w),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
     return y if b is None else y + b.reshape(1, 1, 1, channels_out)
 
 

@@ -1,0 +1,261 @@
+"""Convolution as one bilinear primitive, whose three products are each computed in the way that a platform does fastest.
+
+With images x, kernels w and results y, in ``y = x * w`` any of the three follows from the two others as a sum of products:
+y from x and w, the gradient of x from y and w, the gradient of w from x and y. Each is linear in both operands, and the
+transpose of each is another of the three, so that gradients of any order, forward mode, ``vmap`` and ``remat`` follow from
+one table (``_TRANSPOSES``). On GPU and TPU all three are XLA's own convolutions. On CPU ``choose`` picks a way; its
+reasons are measurements (``benchmarks/convolution.py``).
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import ShapedArray
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
+
+from jaxcnn.typing import Array
+
+Product: TypeAlias = Literal["y", "x", "w"]
+Way: TypeAlias = Literal["native", "canonical", "dot", "folded"]
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+class Geometry(NamedTuple):
+    """What is fixed of a convolution beside batch and channels; a pair is (rows, columns)."""
+
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+
+    @property
+    def result(self) -> tuple[int, int]:
+        """Rows and columns of y."""
+        sizes = zip(self.image, self.kernel, self.stride, self.padding, strict=True)
+        rows, columns = ((n + before + after - k) // s + 1 for n, k, s, (before, after) in sizes)
+        return rows, columns
+
+
+def convolution(x: Array, w: Array, stride: tuple[int, int], padding: tuple[tuple[int, int], tuple[int, int]]) -> Array:
+    """``nn.conv2d`` without groups and dilation: x ``[B, H, W, C]``, w ``[kh, kw, C, F]`` to y ``[B, H', W', F]``."""
+    geometry = Geometry((x.shape[1], x.shape[2]), (w.shape[0], w.shape[1]), stride, padding)
+    return _bind(x, w, of="y", geometry=geometry)
+
+
+def choose(of: Product, geometry: Geometry, channels_in: int, channels_out: int) -> Way:
+    """The fastest way on a CPU; each rule with its reason, as ``benchmarks/convolution.py`` measures it."""
+    if geometry.padding == ((0, 0), (0, 0)) and geometry.kernel in ((1, 1), geometry.image):
+        return "dot"  # what is a matrix product is computed as one
+    if geometry.stride == (1, 1) and geometry.kernel[1] > 1 and channels_in * channels_out <= 128:
+        return "folded"  # with few channels the products are too small for the machine, and some pixels are one larger
+    # Native gradients leave it to XLA to bring images and kernels into the layout that its library wants. In a loop it
+    # does not, and they are ten to two hundred times slower there (jax-ml/jax#12868).
+    return "native" if of == "y" else "canonical"
+
+
+def compute(way: Way, of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
+    """One of the products, in one of the ways; all give the same but for rounding."""
+    padded = any(max(pads) >= k for pads, k in zip(geometry.padding, geometry.kernel, strict=True))
+    if (way == "canonical" and of != "y") or (of == "x" and padded):  # native would be wrong, see ``_canonical_x``
+        return (_canonical_x if of == "x" else _canonical_w)(a, b, geometry)
+    if way == "folded":
+        return _folded(of, a, b, geometry)
+    forward = functools.partial(_dot if way == "dot" else _native, geometry=geometry)
+    if of == "y":
+        return forward(a, b)
+    missing = jax.ShapeDtypeStruct(_shape(of, a.shape, b.shape, geometry), a.dtype)
+    if of == "x":
+        return jax.linear_transpose(lambda x: forward(x, b), missing)(a)[0]
+    return jax.linear_transpose(lambda w: forward(a, w), missing)(b)[0]
+
+
+def _channels(of: Product, a: Array, b: Array) -> tuple[int, int]:
+    """Channels of x and of y."""
+    if of == "w":
+        return a.shape[3], b.shape[3]
+    return b.shape[2], b.shape[3]
+
+
+def _shape(of: Product, a: tuple[int, ...], b: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
+    if of == "w":
+        return (*geometry.kernel, a[3], b[3])
+    return (a[0], *geometry.result, b[3]) if of == "y" else (a[0], *geometry.image, b[2])
+
+
+def num_macs(equation: Any) -> int:
+    """Multiply-adds of one of the products, given as an equation of a jaxpr (its primitive is ``PRODUCT``)."""
+    of, geometry = equation.params["of"], equation.params["geometry"]
+    a, b = (operand.aval for operand in equation.invars)
+    return a.shape[0] * math.prod((*geometry.result, *geometry.kernel, *_channels(of, a, b)))
+
+
+# Ways to compute y from x and w.
+
+
+def _native(x: Array, w: Array, geometry: Geometry) -> Array:
+    return lax.conv_general_dilated(x, w, geometry.stride, geometry.padding, dimension_numbers=_LAYOUT)
+
+
+def _dot(x: Array, w: Array, geometry: Geometry) -> Array:
+    """A kernel of one pixel, or as large as the image: one matrix product."""
+    if geometry.kernel == (1, 1):
+        return x[:, :: geometry.stride[0], :: geometry.stride[1]] @ w[0, 0]
+    return (x.reshape(x.shape[0], -1) @ w.reshape(-1, w.shape[3]))[:, None, None, :]
+
+
+def _folded(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
+    """A convolution with some neighbours in a row as the channels of one pixel: fewer and larger products.
+
+    The kernel for them holds w once for each of the neighbours, moved on by one, and zeros; no element of x or y moves.
+    """
+    width, kernel, (left, _) = geometry.result[1], geometry.kernel[1], geometry.padding[1]
+    fold = 4 if _channels(of, a, b)[0] <= 4 else 2
+    across, blocks = -(-(fold + kernel - 1) // fold), -(-width // fold)
+    folded = Geometry(
+        (geometry.image[0], blocks + across - 1), (geometry.kernel[0], across), (1, 1), (geometry.padding[0], (0, 0))
+    )
+
+    def image(x: Array) -> Array:
+        right = fold * folded.image[1] - geometry.image[1] - left
+        return _padded(x, [(0, 0), (left, right)]).reshape(*x.shape[:2], folded.image[1], -1)
+
+    def kernels(w: Array) -> Array:
+        rows, _, channels_in, channels_out = w.shape
+        moved = [_padded(w.transpose(2, 0, 1, 3), [(0, 0), (i, fold * across - kernel - i)]) for i in range(fold)]
+        whole = jnp.stack(moved, 4).reshape(channels_in, rows, across, fold, channels_out, fold)
+        return whole.transpose(1, 2, 3, 0, 5, 4).reshape(rows, across, fold * channels_in, fold * channels_out)
+
+    def result(y: Array) -> Array:
+        return _padded(y, [(0, 0), (0, fold * blocks - width)]).reshape(*y.shape[:2], blocks, -1)
+
+    if of == "y":
+        y = _native(image(a), kernels(b), folded)
+        return y.reshape(a.shape[0], geometry.result[0], fold * blocks, -1)[:, :, :width]
+    missing = jax.ShapeDtypeStruct(_shape(of, a.shape, b.shape, geometry), a.dtype)
+    if of == "x":
+        return jax.linear_transpose(image, missing)(_canonical_x(result(a), kernels(b), folded))[0]
+    return jax.linear_transpose(kernels, missing)(_canonical_w(image(a), result(b), folded))[0]
+
+
+# Gradients as convolutions in the layout of the forward pass.
+
+
+def _canonical_x(y: Array, w: Array, geometry: Geometry) -> Array:
+    """y convolved with the kernels turned round; with a stride, of each phase of the image by its own part of the kernel."""
+    if geometry.stride != (1, 1):
+        grid, phases = _phases(geometry)
+        parts = []
+        for (i, j), phase in phases:
+            part = _canonical_x(y, w[i :: geometry.stride[0], j :: geometry.stride[1]], phase)
+            spare = [(0, size - n) for size, n in zip(grid, part.shape[1:3], strict=True)]
+            parts.append(((i, j), _padded(part, spare)))
+        whole = _interleaved(parts, geometry.stride)
+        sizes = zip(geometry.image, whole.shape[1:3], geometry.padding, strict=True)
+        return _padded(whole, [(-before, before + n - m) for n, m, (before, _) in sizes])
+    pads = [
+        (k - 1 - before, k - 1 - after) for k, (before, after) in zip(geometry.kernel, geometry.padding, strict=True)
+    ]
+    # What lies in the padding alone is cut off here: XLA's convolution with negative padding reads beyond its memory on CPU.
+    y = _padded(y, [(min(before, 0), min(after, 0)) for before, after in pads])
+    pads = [(max(before, 0), max(after, 0)) for before, after in pads]
+    turned = lax.optimization_barrier(w[::-1, ::-1].transpose(0, 1, 3, 2))
+    return lax.conv_general_dilated(y, turned, (1, 1), pads, dimension_numbers=_LAYOUT)
+
+
+def _canonical_w(x: Array, y: Array, geometry: Geometry) -> Array:
+    """x convolved with y: the batch takes the place of the channels, and the channels that of the batch."""
+    x, y = lax.optimization_barrier((x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)))
+    convolved = functools.partial(lax.conv_general_dilated, rhs=y, window_strides=(1, 1), dimension_numbers=_LAYOUT)
+    if geometry.stride == (1, 1):
+        return convolved(x, padding=geometry.padding).transpose(1, 2, 0, 3)
+    grid, phases = _phases(geometry)
+    sizes = zip(grid, geometry.stride, geometry.image, geometry.padding, strict=True)
+    x = _padded(x, [(before, n * s - m - before) for n, s, m, (before, _) in sizes])
+    largest = [-(-k // s) for k, s in zip(geometry.kernel, geometry.stride, strict=True)]
+    parts = []
+    for (i, j), phase in phases:
+        seen = x[:, i :: geometry.stride[0], j :: geometry.stride[1]][:, : phase.image[0], : phase.image[1]]
+        spare = [(0, n - m) for n, m in zip(largest, phase.kernel, strict=True)]
+        parts.append(((i, j), _padded(convolved(lax.optimization_barrier(seen), padding="VALID"), spare)))
+    whole = _interleaved(parts, geometry.stride).transpose(1, 2, 0, 3)
+    return whole[: geometry.kernel[0], : geometry.kernel[1]]
+
+
+def _phases(geometry: Geometry) -> tuple[tuple[int, int], list[tuple[tuple[int, int], Geometry]]]:
+    """A convolution with a stride s is a sum of s x s without one: of every s-th pixel with every s-th tap.
+
+    Returns the rows and columns of the largest phase of the padded image, and of each its place and convolution. A phase
+    that no tap sees is left out.
+    """
+    (down, right), (rows, columns), (height, width) = geometry.stride, geometry.result, geometry.kernel
+    grid = rows + -(-height // down) - 1, columns + -(-width // right) - 1
+    phases = []
+    for i in range(min(down, height)):
+        for j in range(min(right, width)):
+            kernel = -(-(height - i) // down), -(-(width - j) // right)
+            image = rows + kernel[0] - 1, columns + kernel[1] - 1
+            phases.append(((i, j), Geometry(image, kernel, (1, 1), ((0, 0), (0, 0)))))
+    return grid, phases
+
+
+def _interleaved(parts: list[tuple[tuple[int, int], Array]], stride: tuple[int, int]) -> Array:
+    """Parts of equal shape as every ``stride``-th row and column of one array, zeros where there is none."""
+    found, zeros = dict(parts), jnp.zeros_like(parts[0][1])
+    rows = [jnp.stack([found.get((i, j), zeros) for j in range(stride[1])], 3) for i in range(stride[0])]
+    batch, height, width, channels = zeros.shape
+    return jnp.stack(rows, 2).reshape(batch, height * stride[0], width * stride[1], channels)
+
+
+def _padded(x: Array, padding: Any) -> Array:
+    """Zeros around the image; a negative number cuts rows off."""
+    ends = [(0, 0), *padding, (0, 0)]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(before, after, 0) for before, after in ends])
+
+
+# The primitive.
+
+PRODUCT = core.Primitive("convolution_product")
+
+
+def _bind(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
+    return PRODUCT.bind(a, b, of=of, geometry=geometry)
+
+
+# Of each product the two that transpose it: from a cotangent and the operand that stays.
+_TRANSPOSES: dict[Product, tuple[Callable[..., Array], Callable[..., Array]]] = {
+    "y": (lambda y, w, g: _bind(y, w, of="x", geometry=g), lambda y, x, g: _bind(x, y, of="w", geometry=g)),
+    "x": (lambda x, w, g: _bind(x, w, of="y", geometry=g), lambda x, y, g: _bind(x, y, of="w", geometry=g)),
+    "w": (lambda w, y, g: _bind(y, w, of="x", geometry=g), lambda w, x, g: _bind(x, w, of="y", geometry=g)),
+}
+
+
+def _fast(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
+    return compute(choose(of, geometry, *_channels(of, a, b)), of, a, b, geometry)
+
+
+def _plain(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
+    return compute("native", of, a, b, geometry)
+
+
+def _batched(arguments: Any, axes: Any, **parameters: Any) -> tuple[Array, int]:
+    """Of many convolutions at once, with operands of their own, XLA makes one with groups."""
+    return jax.vmap(functools.partial(_plain, **parameters), axes)(*arguments), 0
+
+
+PRODUCT.def_impl(lambda a, b, **parameters: jax.jit(functools.partial(_bind, **parameters))(a, b))
+PRODUCT.def_abstract_eval(lambda a, b, of, geometry: ShapedArray(_shape(of, a.shape, b.shape, geometry), a.dtype))
+ad.defbilinear(
+    PRODUCT,
+    lambda cotangent, a, b, of, geometry: _TRANSPOSES[of][0](cotangent, b, geometry),
+    lambda cotangent, a, b, of, geometry: _TRANSPOSES[of][1](cotangent, a, geometry),
+)
+batching.primitive_batchers[PRODUCT] = _batched
+mlir.register_lowering(PRODUCT, mlir.lower_fun(_plain, multiple_results=False))
+mlir.register_lowering(PRODUCT, mlir.lower_fun(_fast, multiple_results=False), platform="cpu")
