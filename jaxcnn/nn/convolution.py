@@ -244,6 +244,15 @@ def _plain(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
     return compute("native", of, a, b, geometry)
 
 
+def _lowered_on_cpu(context: mlir.LoweringRuleContext, *operands: Any, **parameters: Any) -> Any:
+    """In a program that XLA divides over devices its own products: it adds up a gradient as soon as there are parts of one.
+
+    Of a kernel that was folded or taken apart that would be more bytes, or more arrays, than the kernel has.
+    """
+    divided = getattr(context.module_context.axis_context, "num_devices", 1) > 1
+    return mlir.lower_fun(_plain if divided else _fast, multiple_results=False)(context, *operands, **parameters)
+
+
 def _batched(arguments: Any, axes: Any, **parameters: Any) -> tuple[Array, int]:
     """Of many convolutions at once, with operands of their own, XLA makes one with groups."""
     return jax.vmap(functools.partial(_plain, **parameters), axes)(*arguments), 0
@@ -258,4 +267,4 @@ ad.defbilinear(
 )
 batching.primitive_batchers[PRODUCT] = _batched
 mlir.register_lowering(PRODUCT, mlir.lower_fun(_plain, multiple_results=False))
-mlir.register_lowering(PRODUCT, mlir.lower_fun(_fast, multiple_results=False), platform="cpu")
+mlir.register_lowering(PRODUCT, _lowered_on_cpu, platform="cpu")
