@@ -241,8 +241,11 @@ def test_recomputing_changes_no_result(name):
         logits, _ = model.apply({**variables, "params": params}, images, train=True, rngs=rngs, mutable=mutable)
         return jnp.sum(logits**2)
 
-    ours, theirs = (jax.jit(jax.grad(partial(loss, model)))(variables["params"]) for model in (again, plain))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-2, atol=1e-3 * np.abs(b).max()), ours, theirs)
+    ours, theirs = (quick_jit(jax.grad(partial(loss, model)))(variables["params"]) for model in (again, plain))
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(theirs))
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        zero = 1e-6 * largest  # a gradient that is zero in exact arithmetic is rounding alone
+        np.testing.assert_allclose(one, other, rtol=2e-2, atol=max(zero, 1e-3 * np.abs(other).max()))
     program = jax.make_jaxpr(jax.grad(partial(loss, again)))(variables["params"])
     assert "remat" in str(program) or "checkpoint" in str(program)
 
