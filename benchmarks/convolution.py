@@ -112,8 +112,6 @@ def main() -> None:
             multiply_adds = batch * int(np.prod(geometry.result)) * k * k * channels_in * channels_out
             found = {way: spread(times) for way, times in measure(ways(of, case), 2 if tiny else 7, 0.05).items()}
             chosen = convolution.choose(of, geometry, channels_in, channels_out)
-            if of == "y" and chosen == "canonical":
-                chosen = "native"
             rows[f"{name}: {of}"] = {"multiply_adds": multiply_adds, "chosen": chosen, "ms": found}
             print(
                 f"{name:40} {of} ",

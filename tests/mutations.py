@@ -100,6 +100,8 @@ ROWS = [
     ("jaxcnn/watchdog.py", "min(now - last, 2 * _TICK_SECONDS)", "now - last", "reliability/test_watchdog.py::test_a_process_that_was_stopped_itself_is_not_taken_for_one_that_hangs"),
     ("jaxcnn/nn/convolution.py", "w[::-1, ::-1].transpose", "w.transpose", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
     ("jaxcnn/nn/convolution.py", " or (of == \"x\" and padded)", "", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
+    ("jaxcnn/nn/convolution.py", '"num_devices", 1) > 1', '"num_devices", 1) > 99', "test_collectives.py::test_gradients_and_moments_are_summed_once_and_nothing_else"),
+    ("jaxcnn/saver.py", "self._background.submit(self._write, pending).result", "str", "test_checkpoint.py::test_a_save_waits_for_nothing_but_the_copy"),
     ("jaxcnn/saver.py", "for seconds in _SECONDS_BEFORE_RETRY:", "for seconds in ():", "test_checkpoint.py::test_flaky_storage_is_tried_three_times_and_then_training_goes_on"),
     ("jaxcnn/saver.py", "return np.array(leaf)", "return leaf", "test_checkpoint.py::test_flaky_storage_is_tried_three_times_and_then_training_goes_on"),
     ("jaxcnn/saver.py", "free < (needed :=", "free < 0 * (needed :=", "test_checkpoint.py::test_a_disk_that_is_nearly_full_is_told_before_anything_is_written"),
