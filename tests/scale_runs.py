@@ -1,6 +1,6 @@
 """Short trainings whose losses and final digest are compared between device counts and process counts.
 
-As a program, ``python scale_runs.py full|short FILE [PORT PROCESS_ID]``, it trains on 1 to 8 devices, or is one of two
+As a program, ``python scale_runs.py FILE [PORT PROCESS_ID]``, it trains on 1 to 8 devices, or is one of two
 processes with four each, and writes what it finds, by network, whether exact, and number of devices.
 """
 
@@ -29,10 +29,7 @@ RUNS = {
     ),
 }
 
-
-def exact_counts(name: str, full: bool) -> tuple[int, ...]:
-    """Numbers of devices on which an exact run is tried: each is a program of its own, and residual networks compile long."""
-    return (1, 2, 4, 8) if full or name == "lenet5" else (1, 8)
+EXACT_COUNTS = (1, 2, 4, 8)
 
 
 def config(name: str, elastic_exact: bool) -> Config:
@@ -67,14 +64,14 @@ def train(name: str, elastic_exact: bool, num_devices: int | None = None) -> dic
     return found | {"untrained": float(sums["objective"])}
 
 
-def main(full: str, file: str, port: str = "", process_id: str = "") -> None:
+def main(file: str, port: str = "", process_id: str = "") -> None:
     if port:
         hosts.join(hosts.Place(f"127.0.0.1:{port}", 2, int(process_id)), 60)
     found = {
         f"{name} {exact} {count}": train(name, exact, None if port else count)
         for exact in (False, True)
         for name in RUNS
-        for count in ((8,) if port else exact_counts(name, full == "full") if exact else (1, 8))
+        for count in ((8,) if port else EXACT_COUNTS if exact else (1, 8))
     }
     if hosts.is_first():
         pathlib.Path(file).write_text(json.dumps(found))

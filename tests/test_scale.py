@@ -21,7 +21,7 @@ from jaxcnn.task import build
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory, full):
+def found(tmp_path_factory):
     """What one process with up to eight devices finds, and what two with four each find; called with "one" or "two"."""
     folder = tmp_path_factory.mktemp("scale")
     with socket.socket() as trial:
@@ -32,7 +32,7 @@ def found(tmp_path_factory, full):
         # XLA uses as many threads as NPROC says and at least one a device: here eight.
         environment = {**os.environ, "NPROC": "8", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
         environment["XLA_FLAGS"] = re.sub(r"(device_count)=\d+", rf"\1={devices}", environment["XLA_FLAGS"])
-        command = [sys.executable, "-m", "scale_runs", "full" if full else "short", *arguments]
+        command = [sys.executable, "-m", "scale_runs", *arguments]
         return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
     processes = {"one": [start(8, "one")], "two": [start(4, "two", str(port), str(number)) for number in range(2)]}
@@ -58,8 +58,8 @@ def test_eight_devices_lose_what_one_loses(name, found):
 
 
 @pytest.mark.parametrize("name", scale_runs.RUNS)
-def test_elastic_exact_gives_the_same_bits_on_1_2_4_and_8_devices(name, found, full):
-    runs = [found("one")[f"{name} True {count}"] for count in scale_runs.exact_counts(name, full)]
+def test_elastic_exact_gives_the_same_bits_on_1_2_4_and_8_devices(name, found):
+    runs = [found("one")[f"{name} True {count}"] for count in scale_runs.EXACT_COUNTS]
     assert all(run == runs[0] for run in runs[1:])
     examples = found("one")[f"{name} False 8"]["examples"]
     assert runs[0]["examples"] == examples[: len(runs[0]["examples"])]
