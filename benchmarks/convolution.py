@@ -21,7 +21,7 @@ environment.prepare()
 from jaxcnn.nn import convolution  # noqa: E402
 from jaxcnn.nn.convolution import Geometry, Product, Way  # noqa: E402
 
-WAYS: tuple[Way, ...] = ("native", "canonical", "dot", "folded")
+WAYS: tuple[Way, ...] = ("native", "canonical", "dot", "halved", "folded")
 # batch, image, channels in and out, kernel, stride, padding on each side
 CASES = {
     "LeNet-5, conv1": (64, 28, 1, 6, 5, 1, 2),
@@ -39,6 +39,7 @@ CASES = {
     "VGG-11, conv2": (8, 112, 64, 128, 3, 1, 1),
     "AlexNet, conv1": (32, 224, 3, 64, 11, 4, 2),
     "AlexNet, conv2": (32, 27, 64, 192, 5, 1, 2),
+    "AlexNet, fc6": (32, 1, 9216, 4096, 1, 1, 0),
 }
 
 
@@ -63,6 +64,8 @@ def possible(way: Way, of: Product, case: tuple[int, ...]) -> bool:
     _, size, channels_in, _, k, s, p = case
     if way == "dot":
         return p == 0 and k in (1, size)
+    if way == "halved":
+        return size == 1 and of == "x"
     if way == "canonical":
         return of != "y"
     if way == "folded":

@@ -9,6 +9,7 @@ larger than the image.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,7 +116,7 @@ def _after(equation: Any, seen: list[Field | None]) -> Field:
         windows = zip(geometry.kernel, geometry.stride, geometry.padding, strict=True)
         for axis, (size, stride, (before, _)) in enumerate(windows, 1):
             field = field.windowed(axis, size, stride, before)
-        return dataclasses.replace(field, axes=(*field.axes[:3], ()))
+        return field.over(field.axes[3]).with_axis(3, ())
     if name == "conv_general_dilated":
         spec = params["dimension_numbers"]
         kernel, axes = equation.invars[1].aval.shape, _no_runs(len(field.axes))
@@ -202,15 +203,27 @@ def _reshaped(field: Field, old: tuple[int, ...], new: tuple[int, ...]) -> Field
             b, j = b * new[j], j + 1
             while a < b and i < len(old):
                 a, i = a * old[i], i + 1
-        runs = tuple(itertools.chain(*field.axes[first_i:i]))
-        sizes, rest = new[first_j:j], b
-        for position, size in enumerate(sizes):
-            rest = rest // size if size else 0
-            if len(runs) == 1:  # one axis split: what comes first takes the larger steps
-                axes.append(((runs[0][0], size, runs[0][2] * rest),) if size > 1 or len(sizes) == 1 else ())
-            else:
-                axes.append(runs if position == 0 else ())
+        axes += _split(tuple(itertools.chain(*field.axes[first_i:i])), new[first_j:j])
     return dataclasses.replace(field, axes=tuple(axes))
+
+
+def _split(runs: tuple[Run, ...], sizes: tuple[int, ...]) -> list[tuple[Run, ...]]:
+    """The runs of one axis that becomes axes of these sizes."""
+    axes = _no_runs(len(sizes))
+    if not sizes:
+        return axes
+    long = [axis for axis, size in enumerate(sizes) if size > 1] or [0]
+    if len(runs) == 1:  # what comes first takes the larger steps
+        (image_axis, _, jump), rest = runs[0], math.prod(sizes)
+        for axis in long:
+            rest //= max(sizes[axis], 1)
+            axes[axis] = ((image_axis, sizes[axis], jump * rest),)
+    elif [count for _, count, _ in runs] == [sizes[axis] for axis in long[-len(runs) :]]:  # merged before, now apart
+        for axis, run in zip(long[-len(runs) :], runs, strict=True):
+            axes[axis] = (run,)
+    else:
+        axes[long[0]] = runs
+    return axes
 
 
 def _fitted(field: Field, shape: tuple[int, ...]) -> Field:

@@ -15,7 +15,7 @@ from jaxcnn.losses import mixed_cross_entropy
 from jaxcnn.metrics import classification_sums
 from jaxcnn.nn import BatchNorm
 from jaxcnn.state import State
-from jaxcnn.tree import all_finite, leaf_name, matches
+from jaxcnn.tree import all_finite, leaf_name, matches, norm
 from jaxcnn.typing import Array, Batch, Key, PyTree, Schedule, Sums
 
 TrainStep = Callable[[State, Batch], tuple[State, Sums]]
@@ -169,7 +169,7 @@ def make_update(
         ema = {}
         if ema_decay is not None:
             ema = optax.incremental_update(new, state.ema, 1 - ema_decay)
-        grad_norm = optax.tree.norm(grads)
+        grad_norm = norm(grads)
         guarded = [gradient.sums["objective"], grad_norm, params, gradient.batch_stats]
         bad = jnp.array([False, *(~all_finite(part) for part in guarded)])
         nonfinite = jnp.argmax(bad).astype(jnp.int32)  # the first that is true; 0 when none is

@@ -2,6 +2,7 @@
 
 import fnmatch
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -50,6 +51,23 @@ def num_elements(tree: PyTree) -> int:
 def num_bytes(tree: PyTree) -> int:
     """Memory of all arrays together, each counted once, however many devices hold it."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def norm(tree: PyTree) -> Array:
+    """The square root of the sum of all squares, in float32 at least.
+
+    A matrix is multiplied by itself in blocks of rows: XLA would write its squares down before it adds them up.
+    """
+    total = jnp.zeros((), jnp.float32)
+    for leaf in jax.tree.leaves(tree):
+        leaf = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+        if leaf.ndim == 2:
+            blocks = leaf.reshape(math.gcd(leaf.shape[0], 64), -1, leaf.shape[1])
+            squares = jax.lax.dot_general(blocks, blocks, (((1, 2), (1, 2)), ((0,), (0,))))
+        else:
+            squares = jnp.square(leaf)
+        total += squares.sum()
+    return jnp.sqrt(total)
 
 
 def all_finite(tree: PyTree) -> Array:

@@ -30,6 +30,7 @@ CASES = [
     (2, 4, 5, Geometry((4, 3), (1, 1), (2, 1), ((1, 1), (0, 2)))),
     (3, 4, 5, Geometry((4, 3), (4, 3), (1, 1), ((0, 0), (0, 0)))),
     (3, 4, 5, Geometry((4, 3), (4, 3), (2, 2), ((1, 2), (0, 1)))),
+    (3, 8, 5, Geometry((1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)))),
 ]
 SOME = [CASES[0], CASES[5], CASES[11]]
 
@@ -69,6 +70,8 @@ def ways(geometry):
     yield from ("native", "canonical")
     if geometry.padding == ((0, 0), (0, 0)) and geometry.kernel in ((1, 1), geometry.image):
         yield "dot"
+    if geometry.image == (1, 1):
+        yield "halved"
     if geometry.stride == (1, 1):
         yield "folded"
 

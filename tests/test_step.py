@@ -1,12 +1,14 @@
 """Parts of an update: the gradient of a batch in parts, and the type in which it is computed."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scale_runs
 
-from jaxcnn import step
+from jaxcnn import step, tree
 from jaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, replace
 from jaxcnn.task import build
 
@@ -70,8 +72,14 @@ def test_bfloat16_is_the_type_of_the_computation_alone(name):
     kinds = {leaf.dtype for leaf in jax.tree.leaves(shapes) if jnp.issubdtype(leaf.dtype, jnp.floating)}
     assert kinds == {jnp.dtype("float32")}
     text = step.lower(task.abstract, task.abstract_batch(scale_runs.BATCH)).as_text()
-    products = [
-        line for line in text.splitlines() if "stablehlo.convolution" in line or "stablehlo.dot_general" in line
-    ]
+    products = [line for line in text.splitlines() if re.search(r"stablehlo\.(convolution|dot_general)", line)]
+    products = [line for line in products if not re.search(r"dot_general (%\S+), \1,", line)]  # the gradient's norm
     assert products
     assert all("bf16" in line for line in products), "every product is of bfloat16"
+
+
+def test_the_norm_is_that_of_all_leaves():
+    rng = np.random.default_rng(0)
+    leaves = [rng.normal(size=size) for size in ((6, 5), (128, 3), (3, 3, 4, 2), (7,), ())]
+    found = tree.norm({str(i): jnp.asarray(leaf, jnp.float32) for i, leaf in enumerate(leaves)})
+    np.testing.assert_allclose(found, np.sqrt(sum(np.sum(leaf**2) for leaf in leaves)), rtol=1e-6)

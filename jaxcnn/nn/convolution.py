@@ -22,7 +22,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxcnn.typing import Array
 
 Product: TypeAlias = Literal["y", "x", "w"]
-Way: TypeAlias = Literal["native", "canonical", "dot", "folded"]
+Way: TypeAlias = Literal["native", "canonical", "dot", "halved", "folded"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -52,6 +52,9 @@ def convolution(x: Array, w: Array, stride: tuple[int, int], padding: tuple[tupl
 def choose(of: Product, geometry: Geometry, channels_in: int, channels_out: int) -> Way:
     """The fastest way on a CPU; each rule with its reason, as ``benchmarks/convolution.py`` measures it."""
     if geometry.padding == ((0, 0), (0, 0)) and geometry.kernel in ((1, 1), geometry.image):
+        if geometry.image == (1, 1) and channels_in % 2 == 0 and channels_in * channels_out >= 2**20:
+            large: dict[Product, Way] = {"y": "native", "x": "halved", "w": "dot"}
+            return large[of]  # the kernel is read, or written, once: how fast is a matter of XLA's order
         return "dot"  # what is a matrix product is computed as one
     if geometry.stride == (1, 1) and geometry.kernel[1] > 1 and channels_in * channels_out <= 128:
         return "folded"  # with few channels the products are too small for the machine, and some pixels are one larger
@@ -67,7 +70,9 @@ def compute(way: Way, of: Product, a: Array, b: Array, geometry: Geometry) -> Ar
         return (_canonical_x if of == "x" else _canonical_w)(a, b, geometry)
     if way == "folded":
         return _folded(of, a, b, geometry)
-    forward = functools.partial(_dot if way == "dot" else _native, geometry=geometry)
+    if way == "halved" and of == "x":
+        return _halved(a, b)
+    forward = functools.partial(_native if way in ("native", "canonical") else _dot, geometry=geometry)
     if of == "y":
         return forward(a, b)
     missing = jax.ShapeDtypeStruct(_shape(of, a.shape, b.shape, geometry), a.dtype)
@@ -108,6 +113,17 @@ def _dot(x: Array, w: Array, geometry: Geometry) -> Array:
     if geometry.kernel == (1, 1):
         return x[:, :: geometry.stride[0], :: geometry.stride[1]] @ w[0, 0]
     return (x.reshape(x.shape[0], -1) @ w.reshape(-1, w.shape[3]))[:, None, None, :]
+
+
+def _halved(y: Array, w: Array) -> Array:
+    """The gradient of a large dense layer's input, in two halves of its channels.
+
+    As one product XLA reads the kernel against the grain, five to ten times as slow as memory.
+    """
+    halves = w.reshape(2, -1, w.shape[3])
+    y = jnp.broadcast_to(y.reshape(-1, w.shape[3]), (2, y.shape[0], w.shape[3]))
+    x = lax.dot_general(halves, y, (((2,), (2,)), ((0,), (0,))))  # [2, C / 2, B]
+    return x.reshape(w.shape[2], -1).T[:, None, None, :]
 
 
 def _folded(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
@@ -170,22 +186,17 @@ def _canonical_x(y: Array, w: Array, geometry: Geometry) -> Array:
 
 
 def _canonical_w(x: Array, y: Array, geometry: Geometry) -> Array:
-    """x convolved with y: the batch takes the place of the channels, and the channels that of the batch."""
+    """x convolved with y: the batch takes the place of the channels, and the channels that of the batch.
+
+    A stride sets the pixels of y apart. Rows of x that no window reaches are cut off first.
+    """
+    reached = [(n - 1) * s + k for n, s, k in zip(geometry.result, geometry.stride, geometry.kernel, strict=True)]
+    ends = [r - n - before for r, n, (before, _) in zip(reached, geometry.image, geometry.padding, strict=True)]
+    x = _padded(x, [(0, min(after, 0)) for after in ends])
     x, y = lax.optimization_barrier((x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)))
-    convolved = functools.partial(lax.conv_general_dilated, rhs=y, window_strides=(1, 1), dimension_numbers=_LAYOUT)
-    if geometry.stride == (1, 1):
-        return convolved(x, padding=geometry.padding).transpose(1, 2, 0, 3)
-    grid, phases = _phases(geometry)
-    sizes = zip(grid, geometry.stride, geometry.image, geometry.padding, strict=True)
-    x = _padded(x, [(before, n * s - m - before) for n, s, m, (before, _) in sizes])
-    largest = [-(-k // s) for k, s in zip(geometry.kernel, geometry.stride, strict=True)]
-    parts = []
-    for (i, j), phase in phases:
-        seen = x[:, i :: geometry.stride[0], j :: geometry.stride[1]][:, : phase.image[0], : phase.image[1]]
-        spare = [(0, n - m) for n, m in zip(largest, phase.kernel, strict=True)]
-        parts.append(((i, j), _padded(convolved(lax.optimization_barrier(seen), padding="VALID"), spare)))
-    whole = _interleaved(parts, geometry.stride).transpose(1, 2, 0, 3)
-    return whole[: geometry.kernel[0], : geometry.kernel[1]]
+    padding = [(before, max(after, 0)) for after, (before, _) in zip(ends, geometry.padding, strict=True)]
+    w = lax.conv_general_dilated(x, y, (1, 1), padding, rhs_dilation=geometry.stride, dimension_numbers=_LAYOUT)
+    return w.transpose(1, 2, 0, 3)
 
 
 def _phases(geometry: Geometry) -> tuple[tuple[int, int], list[tuple[tuple[int, int], Geometry]]]:
@@ -241,7 +252,9 @@ def _fast(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
 
 
 def _plain(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
-    return compute("native", of, a, b, geometry)
+    """XLA's own convolution; of images of one pixel (dense layers) its matrix product, on all platforms."""
+    dense = geometry.image == geometry.kernel == (1, 1) and geometry.padding == ((0, 0), (0, 0))
+    return compute("dot" if dense else "native", of, a, b, geometry)
 
 
 def _lowered_on_cpu(context: mlir.LoweringRuleContext, *operands: Any, **parameters: Any) -> Any:

@@ -113,15 +113,18 @@ def conv2d(
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=groups,
         )
-    return y if b is None else y + b.reshape(1, 1, 1, channels_out)
+    return y if b is None else (_pixels(y) + b[None]).reshape(y.shape)
 
 
 def dense(x: Array, w: Array, b: Array | None = None) -> Array:
-    """Affine map of the last axis: ``x [..., D] @ w [D, F] + b [F]``."""
-    y = x @ w
+    """Affine map of the last axis: ``x [..., D] @ w [D, F] + b [F]``; a convolution of images of one pixel."""
+    if w.ndim != 2 or x.shape[-1:] != w.shape[:1]:
+        raise UsageError(f"dense: x of shape {x.shape} and w of shape {w.shape} must be [..., D] and [D, F]")
     if b is not None and b.shape != w.shape[1:]:
         raise UsageError(f"dense: b has shape {b.shape}, must be {w.shape[1:]}, one bias per output")
-    return y if b is None else y + b.reshape((1,) * (y.ndim - 1) + b.shape)
+    x, w = (operand.astype(jnp.promote_types(x.dtype, w.dtype)) for operand in (x, w))
+    y = convolution(_pixels(x)[:, None, None], w[None, None], (1, 1), ((0, 0), (0, 0)))[:, 0, 0]
+    return (y if b is None else y + b[None]).reshape(*x.shape[:-1], w.shape[1])
 
 
 def dropout(x: Array, rate: float, key: Key, shape: tuple[int, ...] | None = None) -> Array:
@@ -138,13 +141,11 @@ def dropout(x: Array, rate: float, key: Key, shape: tuple[int, ...] | None = Non
 
 def batch_moments(x: Array) -> tuple[Array, Array]:
     """Mean and (biased) variance of each channel over all other axes, at least in float32: two arrays ``[C]``."""
-    axes = tuple(range(x.ndim - 1))
-    x = _at_least_float32(x)
-    mean = jnp.mean(x, axis=axes)
-    fixed = lax.stop_gradient(
-        mean
-    )  # the last term is 0: it is there for the derivatives, at the price of no further sum
-    return mean, jnp.mean(jnp.square(x - _per_channel(fixed, x.ndim)), axis=axes) - jnp.square(mean - fixed)
+    x = _pixels(_at_least_float32(x))
+    mean = jnp.mean(x, axis=0)
+    # The last term is 0: it is there for the derivatives, at the price of no further sum.
+    fixed = lax.stop_gradient(mean)
+    return mean, jnp.mean(jnp.square(x - fixed[None]), axis=0) - jnp.square(mean - fixed)
 
 
 def batch_norm(
@@ -177,8 +178,8 @@ def batch_norm(
     # gradients follow from two sums per channel, of dy and of dy * (x - mean), and devices exchange no more than these.
     fixed = lax.stop_gradient(mean)
     shift = bias.astype(gain.dtype) - (mean - fixed) * gain
-    y = (_at_least_float32(x) - _per_channel(fixed, x.ndim)) * _per_channel(gain, x.ndim) + _per_channel(shift, x.ndim)
-    return y.astype(x.dtype)
+    y = (_pixels(_at_least_float32(x)) - fixed[None]) * gain[None] + shift[None]
+    return y.reshape(x.shape).astype(x.dtype)
 
 
 def local_response_norm(x: Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> Array:
@@ -250,5 +251,6 @@ def _at_least_float32(x: Array) -> Array:
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
-def _per_channel(value_C: Array, ndim: int) -> Array:
-    return value_C.reshape((1,) * (ndim - 1) + value_C.shape)
+def _pixels(x: Array) -> Array:
+    """``[..., C]`` as ``[N, C]``: XLA's sums over one axis are five times as fast on a CPU as those over three."""
+    return x.reshape(-1, x.shape[-1])

@@ -20,9 +20,11 @@ def max_pool2d(
     """
     if ceil_mode:
         padding = _padding_for_ceil(x, window, stride, padding)
-    if _tiles(x, window, stride, padding):
-        return _max_of_blocks(_blocks(x, window))
-    return _reduce_window(x, -jnp.inf, lax.max, window, stride, padding)
+    window, stride, pads = _checked(x, window, stride, padding)
+    x = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), [(0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)])
+    for axis in (2, 1):
+        x = _max_of_neighbours(x, window[axis - 1], stride[axis - 1], axis)
+    return x
 
 
 def avg_pool2d(
@@ -33,14 +35,18 @@ def avg_pool2d(
     ``count_padding`` divides border windows by the full window size, as torch does by default; otherwise by the number
     of real pixels in the window.
     """
-    if _tiles(x, window, stride, padding):
-        return jnp.mean(_blocks(x, window), axis=(2, 4))
-    total = _reduce_window(x.astype(jnp.float32), 0.0, lax.add, window, stride, padding)  # a sum needs the digits
-    if count_padding:
-        rows, columns = as_pair(window)
-        return (total / (rows * columns)).astype(x.dtype)
-    ones = jnp.ones((1, *x.shape[1:3], 1), jnp.float32)
-    return (total / _reduce_window(ones, 0.0, lax.add, window, stride, padding)).astype(x.dtype)
+    window, stride, pads = _checked(x, window, stride, padding)
+    rows, columns = window
+    B, H, W, C = x.shape
+    if stride == window and pads == ((0, 0), (0, 0)) and H % rows == W % columns == 0:  # the gradient is elementwise
+        return jnp.mean(x.reshape(B, H // rows, rows, W // columns, columns, C), axis=(2, 4))
+
+    def total(x: Array) -> Array:
+        padding = ((0, 0), *pads, (0, 0))
+        return lax.reduce_window(x, np.float32(0), lax.add, (1, *window, 1), (1, *stride, 1), padding)
+
+    count = rows * columns if count_padding else total(jnp.ones((1, H, W, 1), jnp.float32))
+    return (total(x.astype(jnp.float32)) / count).astype(x.dtype)  # a sum needs the digits
 
 
 def adaptive_avg_pool2d(x: Array, size: int) -> Array:
@@ -70,68 +76,36 @@ def _padding_for_ceil(x: Array, window: Pair, stride: Pair | None, padding: Padd
     return pads[0], pads[1]
 
 
-def _tiles(x: Array, window: Pair, stride: Pair | None, padding: Padding) -> bool:
-    """Whether the windows tile the image: then pooling is a reshape and a reduction.
+def _max_of_neighbours(x: Array, window: int, stride: int, axis: int) -> Array:
+    """Largest of ``window`` neighbours in a row or column, at each ``stride``-th; of equals the first, NaN wins.
 
-    Its gradient is then elementwise; the general form's is a select-and-scatter, nine loops on a CPU.
+    Compared pairwise, so that value and gradient follow from the same comparison: elementwise, where the gradient of
+    XLA's own windows is a select-and-scatter, nine loops on a CPU. The gradient of ``jnp.max`` compares the values with
+    their maximum once more; XLA may compute them anew for that, round otherwise, find no equal and divide by 0.
     """
-    rows, columns = as_pair(window)
-    if rows < 1 or columns < 1:
+    reach = (x.shape[axis] - window) // stride * stride + 1
+    parts = [lax.slice_in_dim(x, i, i + reach, stride, axis) for i in range(window)]
+    return functools.reduce(lambda a, b: jnp.where((a >= b) | jnp.isnan(a), a, b), parts)
+
+
+def _checked(
+    x: Array, window: Pair, stride: Pair | None, padding: Padding
+) -> tuple[tuple[int, int], tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]:
+    """Window, stride and padding as pairs; UsageError where they do not fit the image."""
+    sizes, strides, pads = as_pair(window), as_pair(window if stride is None else stride), as_padding(padding)
+    if min(sizes) < 1:
         raise UsageError(f"pooling: window={window} must be >= 1")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise UsageError(f"pooling: x has dtype {x.dtype}, must be floating")
-    whole = x.ndim == 4 and x.shape[1] % rows == 0 and x.shape[2] % columns == 0
-    return whole and (stride is None or as_pair(stride) == (rows, columns)) and as_padding(padding) == ((0, 0), (0, 0))
-
-
-def _blocks(x: Array, window: Pair) -> Array:
-    """``[B, H, W, C] -> [B, H / rows, rows, W / columns, columns, C]``."""
-    rows, columns = as_pair(window)
-    B, H, W, C = x.shape
-    return x.reshape(B, H // rows, rows, W // columns, columns, C)
-
-
-def _max_of_blocks(blocks: Array) -> Array:
-    """Largest value of each block, ``[B, H, rows, W, columns, C] -> [B, H, W, C]``; of equals the first, NaN wins.
-
-    Compared pairwise, so that value and gradient follow from the same comparison. The gradient of ``jnp.max`` compares
-    the values with their maximum once more; XLA may compute them anew for that, round otherwise, find no equal and
-    divide by 0.
-    """
-
-    def larger(a: Array, b: Array) -> Array:
-        return jnp.where((a >= b) | jnp.isnan(a), a, b)
-
-    for axis in (4, 2):
-        parts = [lax.index_in_dim(blocks, i, axis, keepdims=False) for i in range(blocks.shape[axis])]
-        blocks = functools.reduce(larger, parts)
-    return blocks
-
-
-def _reduce_window(x: Array, initial: float, reduce, window: Pair, stride: Pair | None, padding: Padding) -> Array:
-    (rows, columns), (stride_h, stride_w), pads = (
-        as_pair(window),
-        as_pair(window if stride is None else stride),
-        as_padding(padding),
-    )
     if x.ndim != 4:
         raise UsageError(f"pooling: x of shape {x.shape} must be [B, H, W, C]")
-    if max(pads[0]) >= rows or max(pads[1]) >= columns:
+    if any(max(ends) >= size for ends, size in zip(pads, sizes, strict=True)):
         raise UsageError(
             f"pooling: padding={padding} must be smaller than window={window}: a window would see no pixel"
         )
     try:
-        conv_output_size(x.shape[1], rows, stride_h, pads[0])
-        conv_output_size(x.shape[2], columns, stride_w, pads[1])
+        for length, size, step, ends in zip(x.shape[1:3], sizes, strides, pads, strict=True):
+            conv_output_size(length, size, step, ends)
     except UsageError as error:
         raise UsageError(f"pooling of x {x.shape} with window={window}: {error}") from error
-    return lax.reduce_window(
-        x,
-        np.asarray(
-            initial, x.dtype
-        ),  # a constant: under jit an array would hide that this is a max, which has a gradient
-        reduce,
-        window_dimensions=(1, rows, columns, 1),
-        window_strides=(1, stride_h, stride_w, 1),
-        padding=((0, 0), *pads, (0, 0)),
-    )
+    return sizes, strides, pads
