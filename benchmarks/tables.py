@@ -39,7 +39,8 @@ def speed_table() -> str:
     lines = ["| training, images/s | jaxcnn | PyTorch (faster layout) | ratio |", "|---|---|---|---|"]
     for name, row in result["rows"].items():
         peer = max(row["torch"]["median"], row["torch channels_last"]["median"])
-        lines.append(f"| {name} | {row['jaxcnn']['median']:,.0f} | {peer:,.0f} | {row['ratio']:.2f} |")
+        ours, theirs = (f"{rate:,.{0 if rate >= 100 else 1}f}" for rate in (row["jaxcnn"]["median"], peer))
+        lines.append(f"| {name} | {ours} | {theirs} | {row['ratio']:.2f} |")
     note = _footnote(result).replace(
         ", measured", f", PyTorch {result['torch']} eager, medians of alternating turns, measured"
     )
