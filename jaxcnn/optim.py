@@ -5,11 +5,13 @@ optimizer's state holds no second counter that could disagree with ``state.step`
 """
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax import contrib
 
 from jaxcnn.config import OptimizerConfig
 from jaxcnn.fields import is_off
+from jaxcnn.tree import norm
 from jaxcnn.typing import PyTree
 
 
@@ -37,7 +39,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     if not config.decay_all:
         decay = optax.masked(decay, decays)
     if config.clip_norm is not None:
-        clip = optax.clip_by_global_norm(config.clip_norm)
+        clip = _clip(config.clip_norm)
     trace = optax.trace(config.momentum, nesterov=config.nesterov)
     adam = optax.scale_by_adam(config.momentum, config.second_moment, config.epsilon, nesterov=config.nesterov)
     parts = {
@@ -55,6 +57,16 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 def peak_rate(config: OptimizerConfig, batch_size: int) -> float:
     """The peak learning rate in use: with ``scale_batch`` in proportion to the batch (Goyal et al. 2017, section 2.1)."""
     return config.learning_rate * (batch_size / config.scale_batch if config.scale_batch else 1.0)
+
+
+def _clip(limit: float) -> optax.GradientTransformation:
+    """Scale a gradient whose norm is larger than ``limit`` down to it (Pascanu et al. 2013, algorithm 1)."""
+
+    def clip(grads: PyTree, _: PyTree) -> PyTree:
+        scale = jnp.minimum(1.0, limit / norm(grads))
+        return jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), grads)
+
+    return optax.stateless(clip)
 
 
 def _trust(coefficient: float) -> optax.GradientTransformation:
