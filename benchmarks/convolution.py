@@ -21,7 +21,7 @@ environment.prepare()
 from jaxcnn.nn import convolution  # noqa: E402
 from jaxcnn.nn.convolution import Geometry, Product, Way  # noqa: E402
 
-WAYS: tuple[Way, ...] = ("native", "canonical", "dot", "halved", "folded")
+WAYS: tuple[Way, ...] = ("native", "canonical", "dot", "halved", "folded", "banded")
 # batch, image, channels in and out, kernel, stride, padding on each side
 CASES = {
     "LeNet-5, conv1": (64, 28, 1, 6, 5, 1, 2),
@@ -68,7 +68,9 @@ def possible(way: Way, of: Product, case: tuple[int, ...]) -> bool:
         return size == 1 and of == "x"
     if way == "canonical":
         return of != "y"
-    if way == "folded":
+    if way == "banded" and (of != "x" or size > 4 * k):
+        return False
+    if way in ("folded", "banded"):
         return s == 1 and 1 < k < size and channels_in <= 16
     return True
 

@@ -99,6 +99,7 @@ ROWS = [
     ("jaxcnn/watchdog.py", "self._waited += min(", "self._waited += 0 * min(", "reliability/test_watchdog.py::test_a_run_that_hangs_ends_with_6_and_shows_its_stacks"),
     ("jaxcnn/watchdog.py", "min(now - last, 2 * _TICK_SECONDS)", "now - last", "reliability/test_watchdog.py::test_a_process_that_was_stopped_itself_is_not_taken_for_one_that_hangs"),
     ("jaxcnn/nn/convolution.py", "w[::-1, ::-1].transpose", "w.transpose", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
+    ("jaxcnn/nn/convolution.py", "(j - left, width -", "(j, width - 2 * left -", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
     ("jaxcnn/nn/convolution.py", "x.reshape(w.shape[2], -1).T", "x.reshape(-1, w.shape[2])", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
     ("jaxcnn/tree.py", "total += squares.sum()", "total = squares.sum()", "test_step.py::test_the_norm_is_that_of_all_leaves"),
     ("jaxcnn/nn/convolution.py", " or (of == \"x\" and padded)", "", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),

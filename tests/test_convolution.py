@@ -73,7 +73,7 @@ def ways(geometry):
     if geometry.image == (1, 1):
         yield "halved"
     if geometry.stride == (1, 1):
-        yield "folded"
+        yield from ("folded", "banded")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -154,7 +154,9 @@ def test_the_type_of_the_operands_is_that_of_the_result(dtype):
     [
         ("y", (64, 256), Geometry((56, 56), (1, 1), (1, 1), ((0, 0), (0, 0))), "dot"),
         ("w", (16, 120), Geometry((5, 5), (5, 5), (1, 1), ((0, 0), (0, 0))), "dot"),
-        ("x", (6, 16), Geometry((14, 14), (5, 5), (1, 1), ((0, 0), (0, 0))), "folded"),
+        ("y", (6, 16), Geometry((14, 14), (5, 5), (1, 1), ((0, 0), (0, 0))), "folded"),
+        ("x", (6, 16), Geometry((14, 14), (5, 5), (1, 1), ((0, 0), (0, 0))), "banded"),
+        ("x", (3, 16), Geometry((64, 64), (3, 3), (1, 1), ((1, 1), (1, 1))), "folded"),
         ("y", (64, 64), Geometry((32, 32), (3, 3), (1, 1), ((1, 1), (1, 1))), "native"),
         ("w", (64, 64), Geometry((32, 32), (3, 3), (2, 2), ((1, 1), (1, 1))), "canonical"),
     ],

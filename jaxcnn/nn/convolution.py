@@ -22,7 +22,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxcnn.typing import Array
 
 Product: TypeAlias = Literal["y", "x", "w"]
-Way: TypeAlias = Literal["native", "canonical", "dot", "halved", "folded"]
+Way: TypeAlias = Literal["native", "canonical", "dot", "halved", "folded", "banded"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -57,6 +57,8 @@ def choose(of: Product, geometry: Geometry, channels_in: int, channels_out: int)
             return large[of]  # the kernel is read, or written, once: how fast is a matter of XLA's order
         return "dot"  # what is a matrix product is computed as one
     if geometry.stride == (1, 1) and geometry.kernel[1] > 1 and channels_in * channels_out <= 128:
+        if of == "x" and geometry.image[1] <= 4 * geometry.kernel[1]:
+            return "banded"  # most of a row of pixels is under some tap of the kernel: one product for all of it
         return "folded"  # with few channels the products are too small for the machine, and some pixels are one larger
     # Native gradients leave it to XLA to bring images and kernels into the layout that its library wants. In a loop it
     # does not, and they are ten to two hundred times slower there (jax-ml/jax#12868).
@@ -70,9 +72,9 @@ def compute(way: Way, of: Product, a: Array, b: Array, geometry: Geometry) -> Ar
         return (_canonical_x if of == "x" else _canonical_w)(a, b, geometry)
     if way == "folded":
         return _folded(of, a, b, geometry)
-    if way == "halved" and of == "x":
-        return _halved(a, b)
-    forward = functools.partial(_native if way in ("native", "canonical") else _dot, geometry=geometry)
+    if way in ("halved", "banded") and of == "x":
+        return _halved(a, b) if way == "halved" else _banded(a, b, geometry)
+    forward = functools.partial(_dot if way in ("dot", "halved") else _native, geometry=geometry)
     if of == "y":
         return forward(a, b)
     missing = jax.ShapeDtypeStruct(_shape(of, a.shape, b.shape, geometry), a.dtype)
@@ -158,6 +160,21 @@ def _folded(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
     if of == "x":
         return jax.linear_transpose(image, missing)(_canonical_x(result(a), kernels(b), folded))[0]
     return jax.linear_transpose(kernels, missing)(_canonical_w(image(a), result(b), folded))[0]
+
+
+def _banded(y: Array, w: Array, geometry: Geometry) -> Array:
+    """The gradient of few channels of small images: a row of y gives its share of each row of x that it saw, as one product.
+
+    The matrix for it, pixels of x by pixels of y in that row, holds w along a band and zeros.
+    """
+    (height, width), (rows, columns) = geometry.image, geometry.result
+    (top, _), (left, _) = geometry.padding
+    ends = [(j - left, width - geometry.kernel[1] - j + left) for j in range(columns)]
+    band = jnp.stack([_padded(w, [end, (0, 0)]) for end in ends], 3).reshape(-1, columns * w.shape[3])
+    shares = (y.reshape(y.shape[0] * rows, -1) @ band.T).reshape(-1, rows, geometry.kernel[0], width * w.shape[2])
+    ends = [(i - top, height - rows - i + top) for i in range(geometry.kernel[0])]
+    moved = [_padded(shares[:, :, i, None], [end, (0, 0)]) for i, end in enumerate(ends)]
+    return functools.reduce(jnp.add, moved).reshape(-1, height, width, w.shape[2])
 
 
 # Gradients as convolutions in the layout of the forward pass.
