@@ -47,6 +47,18 @@ def speed_table() -> str:
     return "\n".join([*lines, "", note])
 
 
+def records_table() -> str:
+    """Seconds to a given accuracy."""
+    result = read("speed")
+    lines = ["| | target | mean accuracy | runs | mean time | on |", "|---|---|---|---|---|---|"]
+    for name, row in result["rows"].items():
+        lines.append(
+            f"| `{name}` | {row['target_percent']:g} % | {row['mean_accuracy_percent']:.2f} % | {row['seconds']['n']} "
+            f"| {row['mean_seconds']:,.2f} s | {row['on']} |"
+        )
+    return "\n".join([*lines, "", _footnote(result)])
+
+
 def startup_table() -> str:
     """Times until something happens."""
     start, data = read("startup"), read("input")["rows"]
@@ -174,6 +186,7 @@ def _footnote(result: dict) -> str:
 BLOCKS = {
     "accuracy": accuracy_table,
     "speed": speed_table,
+    "records": records_table,
     "startup": startup_table,
     "photographs": photographs_table,
     "scaling": scaling_table,

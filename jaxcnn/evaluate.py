@@ -20,7 +20,8 @@ def make_views(kind: str, size: int) -> Views:
     """``images -> [views of them, ...]``, whose probabilities are averaged.
 
     "one" is the image itself; "flip" the image and its mirror image; "ten" the corners and the centre, ``size`` rows and
-    columns each, of a larger image, and their mirror images (Krizhevsky et al. 2012, section 4.1).
+    columns each, of a larger image, and their mirror images (Krizhevsky et al. 2012, section 4.1); "shift" the image, itself
+    moved by a pixel to the upper left and to the lower right, and the mirror images of these (Jordan 2024, section 3.5).
     """
 
     def views(image_BHWC: Array) -> list[Array]:
@@ -30,6 +31,10 @@ def make_views(kind: str, size: int) -> Views:
             bottom, right = rows - size, columns - size
             places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
             found = [image_BHWC[:, top : top + size, left : left + size] for top, left in places]
+        if kind == "shift":
+            _, rows, columns, _ = image_BHWC.shape
+            larger = jnp.pad(image_BHWC, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")
+            found += [larger[:, i : i + rows, i : i + columns] for i in (2, 0)]
         return found + [view[:, :, ::-1] for view in found if kind != "one"]
 
     return views

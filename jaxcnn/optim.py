@@ -4,6 +4,11 @@ The learning rate is not in here. It is a function of the step and multiplies th
 optimizer's state holds no second counter that could disagree with ``state.step``.
 """
 
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,7 +16,7 @@ from optax import contrib
 
 from jaxcnn.config import OptimizerConfig
 from jaxcnn.fields import is_off
-from jaxcnn.tree import norm
+from jaxcnn.tree import leaf_name, matches, norm
 from jaxcnn.typing import PyTree
 
 
@@ -28,7 +33,10 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
     lion (Chen et al. 2023): ``sign(momentum * m + (1 - momentum) * g) + weight_decay * params``, m an average of g with
     ``second_moment``. muon (Jordan 2024): the momentum of each kernel, as a matrix of inputs by outputs, made nearly
-    orthogonal by five Newton-Schulz steps and scaled by ``sqrt(max(1, outputs / inputs))``; adam for all else; decay as adamw.
+    orthogonal by five Newton-Schulz steps and scaled by ``sqrt(max(1, outputs / inputs))``, or with ``relative`` to the norm
+    of the kernel; adam, or sgd, for the ``rest``; decay as adamw.
+
+    ``rates`` multiplies directions, of adamw, lion and muon before the decay.
 
     Decay applies to kernels, not to biases and normalisation parameters, unless ``decay_all``.
     """
@@ -40,16 +48,17 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         decay = optax.masked(decay, decays)
     if config.clip_norm is not None:
         clip = _clip(config.clip_norm)
+    rates = _rates(config.rates) if config.rates else optax.identity()
     trace = optax.trace(config.momentum, nesterov=config.nesterov)
     adam = optax.scale_by_adam(config.momentum, config.second_moment, config.epsilon, nesterov=config.nesterov)
     parts = {
-        "sgd": lambda: (decay, trace),
-        "adam": lambda: (decay, adam),
-        "adamw": lambda: (adam, decay),
-        "lars": lambda: (decay, _trust(config.trust), trace),
-        "lamb": lambda: (adam, decay, _trust(1.0)),
-        "lion": lambda: (optax.scale_by_lion(config.momentum, config.second_moment), decay),
-        "muon": lambda: (_muon(config), decay),
+        "sgd": lambda: (decay, trace, rates),
+        "adam": lambda: (decay, adam, rates),
+        "adamw": lambda: (adam, rates, decay),
+        "lars": lambda: (decay, _trust(config.trust), trace, rates),
+        "lamb": lambda: (adam, decay, _trust(1.0), rates),
+        "lion": lambda: (optax.scale_by_lion(config.momentum, config.second_moment), rates, decay),
+        "muon": lambda: (_muon(config, trace), rates, decay),
     }
     return optax.chain(clip, *parts[config.name]())
 
@@ -74,21 +83,46 @@ def _trust(coefficient: float) -> optax.GradientTransformation:
     return optax.masked(optax.scale_by_trust_ratio(trust_coefficient=coefficient), decays)
 
 
-def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
-    def matrices(params: PyTree) -> PyTree:
-        def of(leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
-            return contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1) if leaf.ndim > 1 else None
+def _muon(config: OptimizerConfig, trace: optax.GradientTransformation) -> optax.GradientTransformation:
+    adam = optax.scale_by_adam(0.9, config.second_moment, config.epsilon, nesterov=config.nesterov)
 
-        return jax.tree.map(of, params)
+    def of_matrix(leaf: jax.Array) -> contrib.MuonDimensionNumbers:
+        return contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
 
-    return contrib.muon(
-        learning_rate=-1.0,  # the direction itself, not yet a step against it
+    def label(path: Any, leaf: jax.Array) -> str:
+        return "rest" if leaf.ndim < 2 or matches(leaf_name(path), config.rest_layers) else "matrix"
+
+    orthogonal = contrib.scale_by_muon(
         beta=config.momentum,
         nesterov=config.nesterov,
         eps=config.epsilon,
-        adam_b2=config.second_moment,
-        muon_weight_dimension_numbers=matrices,
+        weight_dimension_numbers=lambda matrices: jax.tree.map(of_matrix, matrices),
     )
+    scale = (
+        optax.scale_by_trust_ratio()
+        if config.relative
+        else optax.stateless(lambda directions, _: jax.tree.map(_by_shape, directions))
+    )
+    labels = functools.partial(jax.tree_util.tree_map_with_path, label)
+    return optax.partition(
+        {"matrix": optax.chain(orthogonal, scale), "rest": adam if config.rest == "adam" else trace}, labels
+    )
+
+
+def _by_shape(direction: jax.Array) -> jax.Array:
+    outputs = direction.shape[-1]
+    return direction * math.sqrt(max(1, outputs**2 / direction.size))
+
+
+def _rates(rates: Sequence[str]) -> optax.GradientTransformation:
+    """Each leaf times the factor of the first ``PATTERN=FACTOR`` whose pattern fits it."""
+    pairs = [rate.rpartition("=") for rate in rates]
+
+    def scaled(path: Any, leaf: jax.Array) -> jax.Array:
+        factors = [float(factor) for pattern, _, factor in pairs if matches(leaf_name(path), [pattern])]
+        return leaf * factors[0] if factors else leaf
+
+    return optax.stateless(lambda directions, _: jax.tree_util.tree_map_with_path(scaled, directions))
 
 
 def decays(params: PyTree) -> PyTree:

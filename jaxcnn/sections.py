@@ -5,6 +5,7 @@ its shape.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,8 +72,9 @@ class DataConfig:
     eval_views: str = option(
         "one",
         "views of an image whose probabilities are averaged in evaluation: `one`, `flip` (and its mirror image), "
-        "`ten` (corners and centre of a square 8/7 as large, and their mirror images)",
-        choices=("one", "flip", "ten"),
+        "`shift` (also moved by a pixel to either side), `ten` (corners and centre of a square 8/7 as large, and their "
+        "mirror images)",
+        choices=("one", "flip", "shift", "ten"),
     )
     resident_gb: float = option(
         2.0,
@@ -205,6 +207,19 @@ class OptimizerConfig:
     accumulate: int = option(
         1, "parts of the batch whose gradients are computed one after the other, for less memory", at_least=1
     )
+    rates: tuple[str, ...] = option(
+        (), "`PATTERN=FACTOR,...`: layers whose rate is another, the first that fits counts, e.g. `*/bias=64,fc=0.1`"
+    )
+    relative: bool = option(False, "muon: scale a kernel's direction to the norm of the kernel")
+    rest: str = option(
+        "adam",
+        "muon: what updates biases, normalisation parameters and rest_layers",
+        choices=("adam", "sgd"),
+        on_resume="refuse",
+    )
+    rest_layers: tuple[str, ...] = option(
+        (), "muon: patterns of layers that it leaves to the rest, e.g. `fc`", on_resume="refuse"
+    )
     clip_norm: float | None = option(None, "largest global norm of the gradient; none: no clipping", above=0)
     ema_decay: float | None = option(
         None,
@@ -212,6 +227,12 @@ class OptimizerConfig:
         at_least=0,
         below=1,
     )
+
+    def __post_init__(self) -> None:
+        for rate in self.rates if is_kind(self.rates, tuple[str, ...]) else ():
+            pattern, _, factor = rate.rpartition("=")
+            if not pattern or not _is_number(factor):
+                raise UsageError(f"optimizer.rates={rate!r} must be PATTERN=FACTOR with a factor >= 0, e.g. fc=0.1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,6 +278,14 @@ class LogConfig:
         False, "also write TensorBoard events (needs the extra `tensorboard`)", on_resume="silent"
     )
     plots: bool = option(True, "draw plots/ at the end of the run", on_resume="silent")
+
+
+def _is_number(text: str) -> bool:
+    """Whether the text is a finite number, not negative."""
+    try:
+        return 0 <= float(text) < math.inf
+    except ValueError:
+        return False
 
 
 def _as_plain(name: str, value: Any) -> Any:

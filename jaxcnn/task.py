@@ -247,11 +247,16 @@ def build(
     with _as_usage_error(config):
         abstract = abstract_state(init, functools.partial(meshes.weights, mesh))
     names = list(tree.named_leaves(abstract.params))
-    for pattern in config.optimizer.freeze:
+    of_layers = {
+        "freeze": config.optimizer.freeze,
+        "rest_layers": config.optimizer.rest_layers,
+        "rates": [rate.rpartition("=")[0] for rate in config.optimizer.rates],
+    }
+    for field, pattern in ((field, pattern) for field, patterns in of_layers.items() for pattern in patterns):
         if not any(tree.matches(name, [pattern]) for name in names):
             top = dict.fromkeys(name.split("/")[0] for name in names)
             raise UsageError(
-                f"optimizer.freeze={pattern!r} fits no layer of {config.model.name}{nearest(pattern, top)}"
+                f"optimizer.{field}={pattern!r} fits no layer of {config.model.name}{nearest(pattern, top)}"
             )
     return Task(config, mesh, dataset, image_shape, model, optimizer, init, abstract)
 

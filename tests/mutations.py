@@ -159,7 +159,12 @@ ROWS = [
     ("jaxcnn/task.py", "jax.jit(update, donate_argnums=0, out", "jax.jit(update, out", "test_collectives.py::test_every_leaf_of_the_state_is_updated_in_place"),
     ("jaxcnn/collectives.py", "(?:may|must)-alias", "may-alias", "test_collectives.py::test_groups_and_asynchronous_forms_are_read"),
     ("jaxcnn/optim.py", "_trust(config.trust), trace", "trace, _trust(config.trust)", "test_optim.py::test_lars_follows_the_paper"),
-    ("jaxcnn/optim.py", "learning_rate=-1.0", "learning_rate=1.0", "test_optim.py::test_muon_follows_its_author"),
+    ("jaxcnn/optim.py", "outputs**2 / direction.size", "direction.size / outputs**2", "test_optim.py::test_muon_follows_its_author"),
+    ("jaxcnn/optim.py", "if config.relative else", "if not config.relative else", "test_optim.py::test_muon_relative_to_the_kernel_with_sgd_for_the_rest_at_rates_of_its_own"),
+    ("jaxcnn/optim.py", "leaf * factors[0]", "leaf * factors[-1]", "test_optim.py::test_muon_relative_to_the_kernel_with_sgd_for_the_rest_at_rates_of_its_own"),
+    ("jaxcnn/models/speednet.py", "seen.value > 0, lambda", "seen.value < 0, lambda", "test_speednet.py::test_whitening_makes_the_patches_of_the_first_batch_white_and_stays"),
+    ("jaxcnn/evaluate.py", "for i in (2, 0)]", "for i in (1, 0)]", "test_metrics.py::test_views_are_those_that_numpy_cuts_and_their_probabilities_are_averaged"),
+    ("jaxcnn/nn/init.py", ".at[..., : len(same)].set(0)", "", "test_speednet.py::test_it_starts_as_the_paper_says"),
     ("jaxcnn/precise.py", "\"var\": var + jnp.square(mean)", "\"var\": var", "test_precise.py::test_the_first_layer_has_the_moments_of_all_batches"),
     ("jaxcnn/loop.py", "more = train.train_batches(config.seed, data.batch_size, total)", "more = train.train_batches(config.seed, data.batch_size, start)", "test_precise.py::test_a_run_ends_with_them_also_after_a_stop"),
     # several processes

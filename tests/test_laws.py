@@ -224,6 +224,7 @@ GOLDEN = {
     "mobilenet_tiny": [2.441290, 2.272975],
     "resnet20_cifar": [4.535670, 3.029105],
     "resnet_tiny": [2.197059, 2.375203],
+    "speednet_tiny": [2.636025, 2.288010],
     "vgg_tiny": [2.303278, 2.302302],
     "mlp": [3.109863, 2.915671],
 }
@@ -254,7 +255,8 @@ def test_every_experiment_builds_and_makes_a_step(name):
     state = task.initial_state()
     assert tree.manifest(state._asdict()) == tree.manifest(task.abstract._asdict())
     images = np.random.default_rng(0).integers(0, 255, (4, *task.image_shape), np.uint8)
-    batch = {"image": jax.numpy.asarray(images), "label": jax.numpy.arange(4, dtype=np.int32)}
+    numbers = jax.numpy.arange(4, dtype=np.int32)
+    batch = {"image": jax.numpy.asarray(images), "label": numbers, "example": numbers, "epoch": numbers}
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam raises a float to an int power
         step = task.train_step(100).lower(state, batch).compile(compiler_options=quick_compilation())
     state, sums = step(state, batch)

@@ -57,7 +57,7 @@ def test_evaluation_is_exact_for_any_batch_and_device_count(tiny, batch_size, nu
     variables = task.initial_state().variables()
     test = task.load("test")
     result = evaluate.evaluate(task.eval_step(), variables, test, meshes.round_up(batch_size, task.mesh))
-    images, labels = np.asarray(test._images), np.asarray(test._labels)
+    images, labels = np.asarray(test.arrays["image"]), np.asarray(test.arrays["label"])
     logits = task.model.apply(variables, task.normalise()(images))
     assert result["eval_accuracy"] == np.mean(np.argmax(logits, axis=1) == labels)
     np.testing.assert_allclose(result["eval_loss"], np.mean(cross_entropy(logits, labels)), rtol=1e-5)
@@ -82,23 +82,30 @@ def test_evaluation_notices_a_lost_example(tiny, monkeypatch):
         evaluate.evaluate(task.eval_step(), variables, test, 40)
 
 
-@pytest.mark.parametrize("kind", ["one", "flip", "ten"])
+@pytest.mark.parametrize("kind", ["one", "flip", "shift", "ten"])
 def test_views_are_those_that_numpy_cuts_and_their_probabilities_are_averaged(tiny, kind):
     task = build(replace(tiny, {"data.eval_views": kind}), 1)
     variables = task.initial_state().variables()
     test = task.load("test[:40]")
-    images = np.asarray(test._images)
+    images = np.asarray(test.arrays["image"])
     size = 36 if kind == "ten" else 32
     assert images.shape == (40, size, size, 1)
-    places = {"one": [(0, 0)], "flip": [(0, 0)], "ten": [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]}[kind]
+    if kind == "shift":
+        images = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")
+    places = {
+        "one": [(0, 0)],
+        "flip": [(0, 0)],
+        "shift": [(1, 1), (2, 2), (0, 0)],
+        "ten": [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)],
+    }[kind]
     cut = [images[:, top : top + 32, left : left + 32] for top, left in places]
     cut += [view[:, :, ::-1] for view in cut if kind != "one"]
-    assert len(cut) == {"one": 1, "flip": 2, "ten": 10}[kind]
+    assert len(cut) == {"one": 1, "flip": 2, "shift": 6, "ten": 10}[kind]
     chances = np.mean([jax.nn.softmax(task.model.apply(variables, task.normalise()(view))) for view in cut], axis=0)
     found = evaluate.predictions(task.predict_step(), variables, test, 16, 10)
     np.testing.assert_allclose(found.probabilities, chances, rtol=1e-3, atol=1e-6)
     result = evaluate.evaluate(task.eval_step(), variables, test, 16)
-    labels = np.asarray(test._labels)
+    labels = np.asarray(test.arrays["label"])
     np.testing.assert_allclose(result["eval_loss"], -np.log(chances[np.arange(40), labels]).mean(), rtol=1e-4)
     assert result["eval_accuracy"] == np.mean(chances.argmax(axis=1) == labels)
 
@@ -111,9 +118,11 @@ def test_ten_views_come_from_the_central_square(shared_tfds, tiny):
         "data.eval_views": "ten",
     }
     task = build(dataclasses.replace(replace(tiny, values), model=ModelConfig("alexnet")), 1)
-    images = np.asarray(task.load("validation[:3]")._images)
+    images = np.asarray(task.load("validation[:3]").arrays["image"])
     assert images.shape == (3, 256, 256, 3)
     centre = np.asarray(
-        build(replace(task.config, {"data.eval_views": "one", "data.fit": "crop"}), 1).load("validation[:3]")._images
+        build(replace(task.config, {"data.eval_views": "one", "data.fit": "crop"}), 1)
+        .load("validation[:3]")
+        .arrays["image"]
     )
     np.testing.assert_array_equal(images[:, 16:240, 16:240], centre)

@@ -200,6 +200,43 @@ def test_muon_follows_its_author():
     assert 0.6 < values.min() < values.max() < 1.5
 
 
+def test_muon_relative_to_the_kernel_with_sgd_for_the_rest_at_rates_of_its_own():
+    random = np.random.default_rng(0)
+    shapes = {"conv": {"kernel": (3, 3, 4, 8)}, "bn": {"bias": (8,)}, "fc": {"kernel": (8, 5), "bias": (5,)}}
+    params, *all_grads = (
+        jax.tree.map(
+            lambda shape: random.normal(size=shape).astype(np.float32), shapes, is_leaf=lambda x: type(x) is tuple
+        )
+        for _ in range(4)
+    )
+    config = OptimizerConfig(
+        "muon",
+        momentum=0.6,
+        nesterov=True,
+        relative=True,
+        rest="sgd",
+        rest_layers=("fc",),
+        rates=("fc/kernel=0.5", "*/bias=64", "fc=7"),
+        weight_decay=0.1,
+    )
+    optimizer = make_optimizer(config)
+    state, buffers = optimizer.init(params), jax.tree.map(np.zeros_like, params)
+    for grads in all_grads:
+        with jax.numpy_dtype_promotion("standard"):
+            direction, state = optimizer.update(grads, state, params)
+        buffers = jax.tree.map(lambda m, g: 0.6 * m + g, buffers, grads)
+    nesterov = jax.tree.map(lambda m, g: 0.6 * m + g, buffers, all_grads[-1])
+    np.testing.assert_allclose(direction["bn"]["bias"], 64 * nesterov["bn"]["bias"], rtol=1e-5)
+    np.testing.assert_allclose(direction["fc"]["bias"], 64 * nesterov["fc"]["bias"], rtol=1e-5)
+    wanted = 0.5 * nesterov["fc"]["kernel"] + 0.1 * params["fc"]["kernel"]  # decay is not slower
+    np.testing.assert_allclose(direction["fc"]["kernel"], wanted, rtol=1e-5)
+    kernel = params["conv"]["kernel"]
+    u = np.asarray(direction["conv"]["kernel"] - 0.1 * kernel).reshape(36, 8)
+    np.testing.assert_allclose(np.linalg.norm(u), np.linalg.norm(kernel), rtol=1e-5)
+    values = np.linalg.svd(u, compute_uv=False)
+    assert values.max() < 2.5 * values.min()  # of a random matrix it is more
+
+
 @pytest.mark.parametrize("name", ["lars", "lamb", "lion", "muon"])
 def test_decay_of_all_reaches_the_biases(name):
     some, whole = (trajectory(OptimizerConfig(name, weight_decay=0.3, decay_all=flag)) for flag in (False, True))

@@ -17,6 +17,9 @@ _STEPS_AHEAD = 64  # indices of that many steps are computed at once: one numpy 
 class Resident:
     """A split on the device.
 
+    Attributes:
+      arrays: ``image``, uint8 ``[N, H, W, C]``, and ``label``, int32 ``[N]``, on each device.
+
     Args:
       examples: all examples of the split, images as the network sees them.
       everywhere: sharding that puts the whole array on each device.
@@ -26,7 +29,7 @@ class Resident:
     def __init__(self, examples: Examples, everywhere: NamedSharding, rows: NamedSharding):
         self.num_examples = len(examples)
         self.bad = {int(i): "unreadable" for i in np.flatnonzero(examples.labels == UNREADABLE)}
-        self._images, self._labels = _put(examples.images, everywhere), _put(examples.labels, everywhere)
+        self.arrays = {"image": _put(examples.images, everywhere), "label": _put(examples.labels, everywhere)}
         self._rows = rows
         self._gather = jax.jit(_gather, out_shardings=rows)
 
@@ -40,12 +43,12 @@ class Resident:
             epochs = order.train_epochs(step, batch_size, self.num_examples, num_steps=_STEPS_AHEAD)
             for index_B, epoch_B in zip(block, epochs):
                 example, epoch = self._put(index_B.astype(np.int32)), self._put(epoch_B.astype(np.int32))
-                yield {**self._gather(self._images, self._labels, example), "example": example, "epoch": epoch}
+                yield {**self._gather(self.arrays, example), "example": example, "epoch": epoch}
 
     def eval_batches(self, batch_size: int) -> Iterator[Batch]:
         """Every example once, in order; ``mask`` is false on the rows that fill up the last batch."""
         for index_B, mask_B in order.eval_indices(self.num_examples, batch_size):
-            batch = self._gather(self._images, self._labels, self._put(index_B.astype(np.int32)))
+            batch = self._gather(self.arrays, self._put(index_B.astype(np.int32)))
             real_B = mask_B & ~np.isin(index_B, list(self.bad)) if self.bad else mask_B
             yield {**batch, "mask": self._put(real_B)}
 
@@ -63,8 +66,5 @@ def _put(array: np.ndarray, sharding: NamedSharding) -> Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def _gather(images: Array, labels: Array, index_B: Array) -> dict[str, Array]:
-    return {
-        "image": jnp.take(images, index_B, axis=0, mode="clip"),
-        "label": jnp.take(labels, index_B, axis=0, mode="clip"),
-    }
+def _gather(arrays: dict[str, Array], index_B: Array) -> dict[str, Array]:
+    return {name: jnp.take(values, index_B, axis=0, mode="clip") for name, values in arrays.items()}

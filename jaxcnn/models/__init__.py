@@ -10,6 +10,7 @@ from jaxcnn.models import (
     mlp,
     mobilenet,
     resnet,
+    speednet,
     vgg,
     zfnet,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "mobilenet",
     "register_model",
     "resnet",
+    "speednet",
     "vgg",
     "zfnet",
 ]

@@ -21,6 +21,16 @@ def fan_in(shape: tuple[int, ...]) -> int:
     return math.prod(shape[:-1])
 
 
+def partial_identity(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """The first outputs are the inputs; further ones are uniform in +-1 / sqrt(fan-in) (Jordan 2024, section 3.1)."""
+    rows, columns, channels_in, channels_out = shape
+    bound = 1 / math.sqrt(fan_in(shape))
+    random = jax.random.uniform(key, shape, dtype, -bound, bound)
+    same = jnp.arange(channels_in)[: min(channels_in, channels_out)]
+    first = random.at[..., : len(same)].set(0).at[rows // 2, columns // 2, same, same].set(1)
+    return first
+
+
 def lecun_uniform_1998(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """Uniform in +-2.4 / F with F the number of inputs of a unit (LeCun et al. 1998, Appendix A)."""
     bound = 2.4 / fan_in(shape)

@@ -65,7 +65,7 @@ class Dense(linen.Module):
 
 
 class BatchNorm(linen.Module):
-    """``F.batch_norm`` with learned scale and bias and running moments for evaluation.
+    """``F.batch_norm`` with learned scale (where ``use_scale``) and bias and running moments for evaluation.
 
     While training it normalises with the moments of the batch and moves the running moments:
     ``running = momentum * running + (1 - momentum) * batch``. Momentum 0.9 here is 0.1 in torch's sense; the running
@@ -79,6 +79,7 @@ class BatchNorm(linen.Module):
     over: str = "global"
     momentum: float = 0.9
     epsilon: float = 1e-5
+    use_scale: bool = True
     scale_init: Initializer = init.ones
     bias_init: Initializer = init.zeros
     dtype: Any = jnp.float32
@@ -86,7 +87,7 @@ class BatchNorm(linen.Module):
     @linen.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         channels = (x.shape[-1],)
-        scale = self.param("scale", self.scale_init, channels)
+        scale = self.param("scale", self.scale_init, channels) if self.use_scale else jnp.ones(channels)
         bias = self.param("bias", self.bias_init, channels)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
