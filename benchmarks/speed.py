@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py [--tiny] [--data_dir=DIR] [--runs=N] [--dtype=float32] [--record=FILE] [EXPERIMENT...]
 
-One program trains from a given state to the end, and one evaluates; both are compiled, and run once on wrong labels, before
-the clock starts (on a CPU only compiled). It starts with the images on the device and a fresh state, and stops when the accuracy over the test split
+One program trains from a given state to the end, and one evaluates; both are compiled, and run once, before the clock starts
+(on a CPU only compiled). It starts with the images on the device and a fresh state, and stops when the accuracy over the test split
 is here. Each run has a seed of its own; the mean accuracy of all has to reach the target.
 
 FILE is ``airbench94_muon.py`` of github.com/KellerJordan/cifar10-airbench, to be run on the same GPU; its clock is its own.
@@ -28,9 +28,8 @@ environment.prepare()
 
 from jaxcnn import experiment  # noqa: E402
 from jaxcnn.config import replace  # noqa: E402
-from jaxcnn.data import order  # noqa: E402
-from jaxcnn.metrics import means  # noqa: E402
-from jaxcnn.task import Task, build, total_steps  # noqa: E402
+from jaxcnn.task import Task, build  # noqa: E402
+from jaxcnn.whole import compile_whole  # noqa: E402
 
 TARGETS = {"speed_mnist": 99.0, "speed_cifar10": 94.0}
 TINY = {
@@ -44,51 +43,19 @@ TINY = {
 
 
 def timed_run(task: Task):
-    """``seed -> (seconds, accuracy in percent)``, and the seconds of compilation. Everything is on the device, and warm."""
-    config = task.config
-    train, test = task.load(config.data.train_split, train=True), task.load(config.data.eval_split)
-    steps, batch_size = total_steps(config, train.num_examples), config.data.batch_size
-    update, eval_step = task.update_of(steps), task.eval_step()
-    rows = list(order.eval_indices(test.num_examples, config.data.eval_batch_size))
-    index_NB, mask_NB = (np.stack(part) for part in zip(*rows, strict=True))
+    """``seed -> (seconds, accuracy in percent)``, warm, and the seconds of compilation."""
+    whole = compile_whole(task)
 
-    def training(seed, state, data, example_SB, epoch_SB):
-        def one(state, rows):
-            example_B, epoch_B = rows
-            batch = {name: values[example_B] for name, values in data.items()}
-            return update({"seed": seed}, state, {**batch, "example": example_B, "epoch": epoch_B})[0], None
-
-        return jax.lax.scan(one, state, (example_SB, epoch_SB))[0]
-
-    def testing(variables, data, index_NB, mask_NB):
-        def one(rows):
-            index_B, mask_B = rows
-            return eval_step(variables, {**{name: values[index_B] for name, values in data.items()}, "mask": mask_B})
-
-        return jax.tree.map(lambda sums: sums.sum(axis=0), jax.lax.map(one, (index_NB, mask_NB)))
-
-    def orders(seed: int) -> tuple[np.ndarray, np.ndarray]:
-        example_SB = order.train_indices(seed, 0, batch_size, train.num_examples, steps).astype(np.int32)
-        return example_SB, order.train_epochs(0, batch_size, train.num_examples, steps).astype(np.int32)
-
-    begin = time.perf_counter()
-    trained = jax.jit(training, donate_argnums=1)
-    trained = trained.lower(np.uint32(0), task.abstract, train.arrays, *orders(0)).compile()
-    tested = jax.jit(testing).lower(task.abstract.variables(), test.arrays, index_NB, mask_NB).compile()
-    compile_seconds = time.perf_counter() - begin
-
-    def run(seed: int, data: dict[str, jax.Array] = train.arrays) -> tuple[float, float]:
-        state = jax.block_until_ready(jax.jit(task.init)(np.uint32(seed)))
+    def run(seed: int) -> tuple[float, float]:
+        state = whole.initial_state(seed)
         begin = time.perf_counter()
-        state = trained(np.uint32(seed), state, data, *orders(seed))
-        sums = jax.device_get(tested(state.variables(), test.arrays, index_NB, mask_NB))
-        seconds = time.perf_counter() - begin
-        assert sums["count"] == test.num_examples, sums
-        return seconds, 100 * means(sums)["accuracy"]
+        state, _ = whole.train(state, seed)
+        accuracy = whole.test(state)["accuracy"]
+        return time.perf_counter() - begin, 100 * accuracy
 
     if jax.default_backend() != "cpu":  # there nothing warms up, and it would take as long as a run
-        run(0, {**train.arrays, "label": jax.numpy.roll(train.arrays["label"], 1)})
-    return run, compile_seconds
+        run(2**32 - 1)
+    return run, whole.compile_seconds
 
 
 def record(path: pathlib.Path, runs: int, data_dir: str | None) -> dict[str, Any]:

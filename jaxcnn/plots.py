@@ -36,7 +36,7 @@ def learning_curves(path: pathlib.Path, rows: Sequence[dict[str, float]], eval_s
         axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
 def confusion_matrix(path: pathlib.Path, labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ def confusion_matrix(path: pathlib.Path, labels: np.ndarray, predicted: np.ndarr
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(f"{np.trace(counts):,} of {counts.sum():,} right, {counts.sum() - np.trace(counts):,} wrong")
-    _save(figure, path)
+    save(figure, path)
 
 
 def worst_mistakes(path: pathlib.Path, found: Predictions, class_names: Sequence[str]) -> None:
@@ -79,7 +79,7 @@ def worst_mistakes(path: pathlib.Path, found: Predictions, class_names: Sequence
     figure.suptitle(
         f"{len(worst)} worst of {num_wrong} mistakes, with the network's answer" if len(worst) else "no mistakes"
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def contact_sheet(
@@ -105,7 +105,7 @@ def contact_sheet(
         axes.imshow(_picture(pair), cmap="gray", vmin=0, vmax=255)
         axes.set_title(caption, fontsize=9)
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def first_layer_filters(path: pathlib.Path, kernel: np.ndarray, name: str) -> None:
@@ -129,7 +129,7 @@ def first_layer_filters(path: pathlib.Path, kernel: np.ndarray, name: str) -> No
         else:
             axes.imshow(filter_.mean(axis=-1), cmap="gray", vmin=-bound, vmax=bound)
     figure.suptitle(f"{name}: filters of {kernel.shape[0]}x{kernel.shape[1]} (black {-bound:.2f}, white {bound:.2f})")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _smooth(values: Sequence[float]) -> np.ndarray:
@@ -143,7 +143,8 @@ def _picture(image: np.ndarray) -> np.ndarray:
     return image[..., 0] if image.shape[-1] == 1 else image
 
 
-def _save(figure: Figure, path: pathlib.Path) -> None:
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Write the picture in one piece, and let go of it."""
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, dpi=110, format="png")

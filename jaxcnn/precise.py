@@ -46,7 +46,9 @@ def make_moments(
             return call(*args, **kwargs)
 
         def at_zero(path: tuple, leaf: Array) -> Array:
-            return leaf if matches(leaf_name(path), freeze) else jnp.zeros_like(leaf)
+            name = leaf_name(path)
+            is_moment = name.rpartition("/")[2] in ("mean", "var") and not matches(name, freeze)
+            return jnp.zeros_like(leaf) if is_moment else leaf
 
         before = jax.tree_util.tree_map_with_path(at_zero, variables["batch_stats"])
         with linen.intercept_methods(note):
@@ -100,4 +102,6 @@ def _moments(powers: PyTree) -> PyTree:
 def _per_layer(function: Callable[[Array, Array], PyTree], stats: PyTree) -> PyTree:
     if set(stats) == {"mean", "var"} and not isinstance(stats["mean"], dict):
         return function(stats["mean"], stats["var"])
-    return {name: _per_layer(function, part) for name, part in stats.items()}
+    return {  # what is no BatchNorm's, the whitening of a speednet, stays
+        name: _per_layer(function, part) if isinstance(part, dict) else part for name, part in stats.items()
+    }

@@ -42,7 +42,7 @@ FLOORS = [
         "collectives",
         "plan",
     ],
-    ["loop", "many", "bench"],
+    ["loop", "many", "whole", "bench", "claims"],
     ["cli"],
 ]
 IN_ORDER = {0, 2, 3, 4, 5}  # floors on which a module may use those before it; on floor 1 nobody knows a neighbour

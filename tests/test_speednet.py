@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import Config, DataConfig, ModelConfig, OptimizerConfig, create_model, nn
+from jaxcnn import Config, DataConfig, ModelConfig, OptimizerConfig, create_model, nn, precise
 from jaxcnn.config import replace
 from jaxcnn.errors import UsageError
 from jaxcnn.models.speednet import Whiten
@@ -86,6 +86,16 @@ def test_parts_of_a_batch_whiten_as_the_whole_does():
         moments.append(np.asarray(state.batch_stats["whiten"]["moments"]))
         np.testing.assert_array_equal(state.batch_stats["whiten"]["seen"], 1)
     np.testing.assert_allclose(*moments, rtol=1e-5)
+
+
+def test_precise_moments_leave_the_whitening_alone():
+    task = build(CONFIG, 1)
+    batches = task.load("train").train_batches(0, 40, 0)
+    with jax.numpy_dtype_promotion("standard"):
+        state, _ = task.train_step(2)(task.initial_state(), next(batches))
+    found = precise.estimated(state, task.moments_step(), batches, 3)
+    jax.tree.map(np.testing.assert_array_equal, found.batch_stats["whiten"], state.batch_stats["whiten"])
+    assert np.any(found.batch_stats["bn1_1"]["mean"] != state.batch_stats["bn1_1"]["mean"])
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ VERBS = {
     "summary": "describe a network by layer:    summary MODEL",
     "plan": "cost of a run, not run:         plan EXPERIMENT [--memory=GB] [--tflops=X]",
     "preview": "picture of augmented images:    preview EXPERIMENT [--out=preview.png] [--step=0]",
+    "claim": "test the lecture's claims:     claim [NAME|all] [--quick]",
     "bench": "speed, and communication:       bench MODEL, bench input EXPERIMENT, bench scaling EXPERIMENT",
     "import": "weights of torchvision or timm: import MODEL FILE --workdir=RUN",
     "help": "show this",

@@ -17,27 +17,31 @@ from jaxcnn.typing import Array, Key
 class LeNet5(linen.Module):
     """conv 5x5 - pool - conv 5x5 - pool - conv 5x5 - dense - dense, 61,706 parameters for 10 classes.
 
-    The lecture's table: 6, 16 and 120 maps, average pooling, tanh; a 32x32 image. The table leaves out the tanh after
-    FC 1 and the lecture's code the one after conv 3; here both have it, as in the paper. Kernels are Glorot-uniform,
+    The lecture's table: 6, 16 and 120 maps, average pooling (or maximum), tanh; a 32x32 image. The table leaves out the tanh
+    after FC 1 and the lecture's code the one after conv 3; here both have it, as in the paper. Kernels are Glorot-uniform,
     biases zero.
     """
 
     num_classes: int
     activation: str = "tanh"
+    pool: str = "average"
     dropout_rate: float = 0.0
     dtype: Any = jnp.float32
 
     @linen.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         f = nn.activation(self.activation)
+        if self.pool not in ("average", "maximum"):
+            raise UsageError(f"pool={self.pool!r} must be average or maximum")
+        pool = nn.AvgPool if self.pool == "average" else nn.MaxPool
 
         def conv(features: int, name: str) -> nn.Conv:
             return nn.Conv(features, 5, kernel_init=nn.init.glorot_uniform, dtype=self.dtype, name=name)
 
         x = f(conv(6, "conv1")(x))  # 32 -> 28
-        x = nn.AvgPool(2, name="pool1")(x)  # 14
+        x = pool(2, name="pool1")(x)  # 14
         x = f(conv(16, "conv2")(x))  # 10
-        x = nn.AvgPool(2, name="pool2")(x)  # 5
+        x = pool(2, name="pool2")(x)  # 5
         x = f(conv(120, "conv3")(x))  # 1
         if x.shape[1:3] != (1, 1):
             size = "x".join(map(str, x.shape[1:3]))

@@ -68,7 +68,8 @@ def create_model(name: str, num_classes: int, dtype: Any = "float32", **override
       num_classes: number of logits, >= 1.
       dtype: "float32" or "bfloat16" (or ``jnp.bfloat16``), the type of the computation; parameters are float32.
         "float64" is for checks, where rounding would hide what is compared, and needs ``jax.enable_x64(True)``.
-      **overrides: other values for the network's fields, e.g. ``activation="relu"``; ``overridable(name)`` lists them.
+      **overrides: other values for the network's fields, e.g. ``activation="relu"``; ``overridable(name)`` lists those
+        that are flags too; tables of rows, as VGG's ``blocks``, are for Python alone.
 
     Raises:
       ValueError: an unknown name, class count, dtype or field; names what is allowed.
@@ -79,7 +80,7 @@ def create_model(name: str, num_classes: int, dtype: Any = "float32", **override
     kind = _DTYPES.get(getattr(dtype, "__name__", str(dtype)))
     if kind is None:
         raise UsageError(f"dtype={dtype!r} must be one of {', '.join(_DTYPES)}")
-    allowed = overridable(name)
+    allowed = _fields(name)
     for field, value in overrides.items():
         if field not in allowed:
             listed = ", ".join(allowed) or "none"
@@ -99,7 +100,11 @@ def find(name: str) -> Entry:
 
 
 def overridable(name: str) -> dict[str, tuple[Any, Any]]:
-    """``{field: (type, value in this variant)}`` for the fields that may be overridden; tables of rows may not."""
+    """``{field: (type, value in this variant)}`` for the fields that may be overridden by a flag; tables of rows may not."""
+    return {field: (kind, value) for field, (kind, value) in _fields(name).items() if not _is_table(value)}
+
+
+def _fields(name: str) -> dict[str, tuple[Any, Any]]:
     entry = find(name)
     values = {
         f.name: entry.fields.get(f.name, f.default) for f in dataclasses.fields(entry.module) if f.name not in _OF_LINEN
@@ -128,5 +133,8 @@ def _kind(annotated: Any, value: Any) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    scalars = value if isinstance(value, tuple) else (value,)
-    return all(isinstance(item, bool | int | float | str) for item in scalars)
+    return all(map(_is_plain, value)) if isinstance(value, tuple) else isinstance(value, bool | int | float | str)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, tuple) and any(isinstance(item, tuple) for item in value)

@@ -1,0 +1,8 @@
+"""The lecture's claims, each put to the test: what is trained, what is measured, and when it counts as shown."""
+
+from jaxcnn.claims import claim, setting
+from jaxcnn.claims.catalog import CLAIMS, find
+from jaxcnn.claims.claim import Claim, Size
+from jaxcnn.claims.report import interval, run
+
+__all__ = ["CLAIMS", "Claim", "Size", "claim", "find", "interval", "run", "setting"]
