@@ -1,6 +1,10 @@
 """All claims, in the order of the lecture."""
 
-from jaxcnn.claims import activations, depth, layers, normalisation, regularisation
+import jaxcnn.claims.activations as activations
+import jaxcnn.claims.depth as depth
+import jaxcnn.claims.layers as layers
+import jaxcnn.claims.normalisation as normalisation
+import jaxcnn.claims.regularisation as regularisation
 from jaxcnn.claims.claim import Claim
 from jaxcnn.errors import UsageError, nearest
 
