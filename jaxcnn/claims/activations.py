@@ -70,7 +70,7 @@ CLAIMS = [
     Claim(
         "relu",
         "A deep network trains faster with ReLU than with tanh or sigmoid",
-        "AlexNet: 'change activation function from sigmoid to ReLU'",
+        "More Tricks: 'change activation function from sigmoid to ReLU (no more vanishing gradient)'",
         "Dense layers of 128 units in a row, each activation at the best of the same rates; compared is the loss over the last "
         "fifth of the updates.",
         {

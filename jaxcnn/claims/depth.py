@@ -138,7 +138,7 @@ CLAIMS = [
     Claim(
         "small_kernels",
         "Two 3x3 convolutions are better than one 5x5 of the same cost: deep and narrow",
-        "VGG: 'deep and narrow better'",
+        "VGG Blocks: 'deep & narrow better'",
         "Three blocks with BatchNorm, each of two 3x3 layers or of one 5x5 layer, as wide as equal multiply-adds allow.",
         {"accuracy": Question("test accuracy, two 3x3 minus one 5x5", "percentage points", above=0.0)},
         _small_kernels,
@@ -147,7 +147,7 @@ CLAIMS = [
     Claim(
         "residual",
         "Plain networks get worse with depth, residual networks do not",
-        "ResNet: plain against residual nets",
+        "Does adding layers improve accuracy?",
         "The networks of He et al. 2016 for CIFAR-10, narrow, with and without shortcuts; compared is the training error over "
         "the last fifth of the updates.",
         {
@@ -162,7 +162,7 @@ CLAIMS = [
     Claim(
         "efficiency",
         "Deeper is better, for what it costs too",
-        "'Deeper is better, but still efficient'",
+        "Summary: 'deeper is better - but still efficient'",
         "Families of growing depth, same batches and number of updates.",
         {
             "vgg": Question("test accuracy, deepest VGG minus shallowest", "percentage points", above=0.0),
@@ -176,7 +176,7 @@ CLAIMS = [
     Claim(
         "history",
         "Each winner is better than the one before: LeNet, AlexNet, VGG, ResNet",
-        "ILSVRC winners",
+        "ImageNet Results: ILSVRC Winners",
         "Small networks in the style of each, same images, batches and number of updates; AlexNet sees them at 64x64.",
         {
             "alexnet": Question("test accuracy, AlexNet minus LeNet-5", "percentage points", above=0.0),

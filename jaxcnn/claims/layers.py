@@ -100,7 +100,7 @@ CLAIMS = [
     Claim(
         "parameters",
         "A convolutional network needs far fewer parameters than dense layers of equal accuracy",
-        "Two principles: translation invariance and locality",
+        "Recap: 'reduced model capacity compared to dense layer'",
         "LeNet-5 beside perceptrons of growing width, same images, batches and number of updates.",
         {
             "accuracy": Question("test accuracy, LeNet-5 minus the widest perceptron", "percentage points", above=0.0),
@@ -112,7 +112,7 @@ CLAIMS = [
     Claim(
         "equivariance",
         "When the input of a convolution shifts, its maps shift by the same, exactly",
-        "Two principles: translation invariance",
+        "Idea #1: 'a shift in x also leads to a shift in h'",
         "Images and random 3x3 kernels of whole numbers, shifted by three pixels down and right; drawn beside a dense layer.",
         {"convolution": Question("change of the maps, shifted back", "% of their norm", within=0.0)},
         _equivariance,
@@ -121,7 +121,7 @@ CLAIMS = [
     Claim(
         "pooling",
         "Pooling tolerates a shift of one pixel",
-        "Pooling: 'tolerant to 1 pixel shift'",
+        "2-D Max Pooling: 'tolerant to 1 pixel'",
         "Maps of random 3x3 edge detectors with ReLU, of images and of the same images one pixel to the left.",
         {
             "maximum": Question(
@@ -134,7 +134,7 @@ CLAIMS = [
     Claim(
         "max_pooling",
         "Maximum pooling is better than average pooling",
-        "AlexNet: 'max pooling instead of average pooling'",
+        "AlexNet Architecture: 'change to max pooling'",
         "LeNet-5 with ReLU, its two poolings of either kind.",
         {"maximum": Question("test accuracy, maximum minus average", "percentage points", above=0.0)},
         _maximum,

@@ -156,7 +156,7 @@ CLAIMS = [
     Claim(
         "batch_norm_rates",
         "BatchNorm makes training faster, and larger learning rates possible",
-        "Batch normalisation: 'accelerates convergence, larger learning rates'",
+        "Batch Normalization: without it 'slow convergence'",
         "Six convolutions, with and without BatchNorm, the same learning rates, constant; compared is the loss over the last "
         "fifth of a short run. A rate is usable when a tenth of the loss by chance has gone by then.",
         {
@@ -169,7 +169,7 @@ CLAIMS = [
     Claim(
         "batch_norm_batch",
         "BatchNorm works best with minibatches of 64 to 256",
-        "Batch normalisation: 'ideal minibatch size of 64 to 256'",
+        "What Batch Norms really do: 'ideal minibatch size of 64 to 256'",
         "One pass over the same images in minibatches of several sizes, with a rate in proportion; compared are the best of "
         "64 to 256 and the best of the others.",
         {
@@ -183,7 +183,7 @@ CLAIMS = [
     Claim(
         "batch_norm_dropout",
         "With BatchNorm, dropout is needless",
-        "Batch normalisation: 'no need to mix with dropout'",
+        "What Batch Norms really do: 'no need to mix with dropout (both are capacity control)'",
         "Six convolutions and a hidden dense layer, with each, both and neither.",
         {"dropout": Question("test accuracy, BatchNorm alone minus with dropout", "percentage points", above=-0.5)},
         _dropout,
@@ -192,7 +192,7 @@ CLAIMS = [
     Claim(
         "batch_norm_noise",
         "BatchNorm adds a random shift and a random scale for each minibatch",
-        "Batch normalisation: 'random offset and random scale per minibatch'",
+        "What Batch Norms really do: 'random shift per minibatch, random scale per minibatch'",
         "Mean and deviation of each channel in minibatches of a trained network, against those of all of them; the shift should "
         "fall with the root of the batch, by 4 from 16 to 256.",
         {

@@ -43,7 +43,7 @@ CLAIMS = [
     Claim(
         "dropout",
         "Dropout after the big dense layers makes a network generalise better",
-        "AlexNet: 'add a dropout layer after two hidden layers (better robustness, regularisation)'",
+        "More Tricks: 'add a dropout layer after two hidden FFN layers (better robustness / regularization)'",
         "A perceptron of two wide hidden layers, few training images, with and without dropout.",
         {"dropout": Question("test accuracy, with dropout minus without", "percentage points", above=0.0)},
         _dropout,
@@ -52,7 +52,7 @@ CLAIMS = [
     Claim(
         "augmentation",
         "Augmented images make a network generalise better",
-        "AlexNet: 'data augmentation'",
+        "More Tricks: 'data augmentation'",
         "LeNet-5, few training images, as they are and shifted, turned and zoomed at random.",
         {"augmentation": Question("test accuracy, augmented minus not", "percentage points", above=0.0)},
         _augmentation,
