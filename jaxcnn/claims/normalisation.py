@@ -18,7 +18,8 @@ _CHANCE = float(np.log(10))  # the loss, in nats, of a network that has learned 
 
 def _net(size: Size, steps: int, batch_norm: bool, **changes: Any) -> Config:
     """Six 3x3 convolutions in three blocks, on images of 16x16, which take a quarter of the time."""
-    blocks, widths = ((3, 3),) * 3, size.pick((8, 8, 8), (16, 32, 64), (64, 128, 256))
+    widths = size.pick((8, 8), (16, 32, 64), (64, 128, 256))
+    blocks = size.pick(((3,), (3,)), ((3, 3),) * 3, ((3, 3),) * 3)
     data = {**small(size, CIFAR10), "image_size": size.pick(16, 16, 32), **changes.pop("data", {})}
     net: dict[str, Any] = {"blocks": blocks, "widths": widths, "hidden": (), "pooled": 1, "batch_norm": batch_norm}
     return config("vgg_tiny", data, steps, **(net | changes))
