@@ -53,7 +53,7 @@ def compare(name: str, cases: Mapping[str, Mapping[str, Any]], peers: Sequence[s
 def main() -> None:
     tiny = "--tiny" in sys.argv
     cases = {"LeNet-5, 4": {"model": "lenet5", "batch_size": 4}} if tiny else CASES
-    compare("cpu_vs_torch", cases, bench.PEERS[:2], 2 if tiny else 9, tiny)
+    compare("cpu_vs_torch", cases, bench.PEERS[:2], 2 if tiny else 7, tiny)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,11 @@ def test_numbers_are_those_of_the_results():
     assert done.returncode == 0, done.stdout
 
 
+def test_the_lecture_is_what_code_and_results_say():
+    done = run(ROOT, "docs/lecture.py", "--check")
+    assert done.returncode == 0, done.stdout
+
+
 def test_no_number_of_a_result_is_typed_by_hand():
     """Outside the generated blocks the README gives no percentages, no times and no rates."""
     text = re.sub(r"<!-- results: .*?<!-- end -->", "", README, flags=re.DOTALL)

@@ -106,7 +106,7 @@ def _history(size: Size) -> Measured:
         "hidden": (128,),
         "batch_norm": False,
     }
-    resnet = {"depth": size.pick(8, 8, 20), "width": size.pick(4, 16, 16)}
+    resnet: dict[str, Any] = {"depth": size.pick(8, 8, 20), "width": size.pick(4, 16, 16)}
     nets = {
         "LeNet-5\n1998": config("lenet5", data, steps),
         "AlexNet\n2012": config("alexnet_tiny", large, steps, learning_rate=0.02, **alexnet),

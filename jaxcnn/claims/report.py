@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import matplotlib.pyplot as plt
 
 from jaxcnn import environment, plots
@@ -18,7 +19,7 @@ from jaxcnn.rundir import write_text
 
 def run(claim: Claim, size: Size, folder: pathlib.Path) -> dict[str, Any]:
     """Measure the claim, write ``result.json`` and ``figure.png`` into ``folder``; returns what the first holds."""
-    begin = time.monotonic()
+    begin, device = time.monotonic(), jax.devices()[0]
     measured = claim.measure(size)
     assert set(measured.differences) == set(claim.questions), (claim.name, set(measured.differences))
     answers = {name: question.answer(measured.differences[name]) for name, question in claim.questions.items()}
@@ -33,6 +34,7 @@ def run(claim: Claim, size: Size, folder: pathlib.Path) -> dict[str, Any]:
         "answers": answers,
         "shown": measured.shown,
         "seconds": time.monotonic() - begin,
+        "on": f"{environment.num_cores()} cores" if device.platform == "cpu" else device.device_kind,
         "date": datetime.date.today().isoformat(),
         "versions": environment.versions(),
     }
