@@ -46,9 +46,7 @@ def make_moments(
             return call(*args, **kwargs)
 
         def at_zero(path: tuple, leaf: Array) -> Array:
-            name = leaf_name(path)
-            is_moment = name.rpartition("/")[2] in ("mean", "var") and not matches(name, freeze)
-            return jnp.zeros_like(leaf) if is_moment else leaf
+            return jnp.zeros_like(leaf) if _is_moment(path) and not matches(leaf_name(path), freeze) else leaf
 
         before = jax.tree_util.tree_map_with_path(at_zero, variables["batch_stats"])
         with linen.intercept_methods(note):
@@ -82,10 +80,18 @@ def estimated(state: State, moments: Moments, batches: Iterator[Batch], num_batc
     for number, batch in zip(range(num_batches), batches, strict=False):
         found = _powers(moments(variables, batch, state.step + number))
         total = found if total is None else jax.tree.map(jnp.add, total, found)
-    batch_stats = _moments(jax.tree.map(lambda leaf: leaf / num_batches, total))
+    found = _moments(jax.tree.map(lambda leaf: leaf / num_batches, total))
+    batch_stats = jax.tree_util.tree_map_with_path(
+        lambda path, new, old: new if _is_moment(path) else old, found, variables["batch_stats"]
+    )
     if state.ema:
         return state._replace(ema={**state.ema, "batch_stats": batch_stats})
     return state._replace(batch_stats=batch_stats)
+
+
+def _is_moment(path: tuple) -> bool:
+    """Whether a leaf is a BatchNorm's; the whitening of a speednet is not."""
+    return leaf_name(path).rpartition("/")[2] in ("mean", "var")
 
 
 @jax.jit
@@ -102,6 +108,4 @@ def _moments(powers: PyTree) -> PyTree:
 def _per_layer(function: Callable[[Array, Array], PyTree], stats: PyTree) -> PyTree:
     if set(stats) == {"mean", "var"} and not isinstance(stats["mean"], dict):
         return function(stats["mean"], stats["var"])
-    return {  # what is no BatchNorm's, the whitening of a speednet, stays
-        name: _per_layer(function, part) if isinstance(part, dict) else part for name, part in stats.items()
-    }
+    return {name: _per_layer(function, part) if isinstance(part, dict) else part for name, part in stats.items()}
