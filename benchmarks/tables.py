@@ -166,6 +166,12 @@ def overhead_table() -> str:
 
 def measured(name: str) -> str:
     """The ``Measured:`` paragraph of an experiment."""
+    if row := read("speed")["rows"].get(name):
+        text = (
+            f"Measured: {row['mean_accuracy_percent']:.2f} % of the test images right ({row['target_percent']:g} % is the aim), mean of "
+            f"{row['seconds']['n']}, {row['mean_seconds']:,.0f} s on {row['on']}, in {row['dtype']}."
+        )
+        return textwrap.fill(text, 110)
     result = read("time_to_accuracy")
     if name not in result["rows"]:
         return "Measured: not yet."

@@ -25,6 +25,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 from jaxcnn import claims, nn, plots
+from jaxcnn.console import duration
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "claims"
@@ -86,14 +87,6 @@ def cost() -> str:
     return "\n".join(rows)
 
 
-def duration(seconds: float) -> str:
-    """In a unit that a person would choose."""
-    for unit, length in (("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= length:
-            return f"{seconds / length:,.3g} {unit}"
-    return f"{1e3 * seconds:,.3g} ms"
-
-
 def complexity_table() -> str:
     """``summary --compare``, whose last column says what the slide has."""
     command = [sys.executable, "-m", "jaxcnn", "summary", "--compare", "alexnet_lecture", "lenet5"]
@@ -123,7 +116,7 @@ def sections() -> list[Section]:
             "floor((n - k + p + s) / s), with p the padding of both sides together (`nn.conv_output_size`; the slides' "
             "worked examples are "
             f"tests). From 224 rows to 4 with 5x5 kernels and no padding takes {shrink} layers; the slide says 44.",
-            pictures=[("kernels.png", "edge detection, sharpening and blur")],
+            pictures=[("kernels.jpg", "edge detection, sharpening and blur")],
         ),
         Section(
             "Channels, and what they cost",
@@ -201,13 +194,11 @@ def claim_text(name: str) -> str:
     lines += [
         f"Verdict: **{result['verdict']}**.",
         "",
-        "| asked | mean and 95 % interval | holds when | verdict |",
-        "|---|---|---|---|",
+        "| asked | mean and 95 % interval | verdict |",
+        "|---|---|---|",
     ]
     for answer in result["answers"].values():
-        rule = f"> {answer['above']:g}" if "above" in answer else f"within ±{answer['within']:g}"
-        found = f"{answer['mean']:+.3g} ± {answer['ci95']:.2g} {answer['unit']}"
-        lines.append(f"| {answer['what']} | {found} | {rule} | {answer['verdict']} |")
+        lines.append(f"| {answer['what']} | {claims.interval(answer)} | {answer['verdict']} |")
     run = f"{result['seeds']} seeds, {result['seconds']:.0f} s on {result['on']}"
     return "\n".join([*lines, "", f"{run}, jax {result['versions']['jax']}, {result['date']}."])
 
@@ -271,7 +262,7 @@ def draw_kernels() -> None:
             )
             axes.set_title(title, fontsize=13)
             axes.axis("off")
-        plots.save(figure, PICTURES / "kernels.png")
+        plots.save(figure, PICTURES / "kernels.jpg")
 
 
 def matrix(rows: np.ndarray) -> str:

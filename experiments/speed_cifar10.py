@@ -1,12 +1,13 @@
-"""CIFAR-10 to 94 % in eight epochs: the airbench recipe (Jordan 2024, arXiv:2404.00498; with Muon, github.com/KellerJordan).
+"""CIFAR-10 in eight epochs, aiming at 94 %: the airbench recipe (Jordan 2024, arXiv:2404.00498; Muon: KellerJordan on GitHub).
 
 ./launch.sh train speed_cifar10 --data_dir=DIR
 
 Its published record is 2.59 s on one A100 for a mean accuracy of 94 %, compilation and loading excluded. There the loss is
-a sum over the batch and SGD's momentum 0.85; the rates here say the same for a mean and one momentum. Timed by
+a sum over the batch and SGD's momentum 0.85; the rates here are meant to say the same for a mean and one momentum. Timed by
 ``benchmarks/speed.py``.
 
-Measured: not yet.
+Measured: 90.65 % of the test images right (94 % is the aim), mean of 1, 3,068 s on 2 cores of Intel(R)
+Xeon(R) Processor, in float32.
 """
 
 from jaxcnn import (

@@ -67,3 +67,11 @@ def table(title: str, rows: Mapping[str, Any]) -> Table:
     for name, value in rows.items():
         result.add_row(name, str(value))
     return result
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit of which there are at least two."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"

@@ -147,6 +147,6 @@ def save(figure: Figure, path: pathlib.Path) -> None:
     """Write the picture in one piece, and let go of it."""
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=110, format="png")
+    figure.savefig(temporary, dpi=110, format=path.suffix[1:])
     plt.close(figure)
     temporary.replace(path)

@@ -4,7 +4,6 @@ Nothing is written, told or looked at meanwhile. The updates are those of ``loop
 """
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,98 +11,104 @@ import jax
 import numpy as np
 
 from jaxcnn.data import order
-from jaxcnn.data.resident import Resident
+from jaxcnn.data.resident import Resident, gather
 from jaxcnn.errors import UsageError
 from jaxcnn.metrics import means
-from jaxcnn.state import State
+from jaxcnn.state import State, born_sharded
 from jaxcnn.task import Task, total_steps
 from jaxcnn.typing import Array, Batch, PyTree, Sums, Variables
 
 Numbers = Mapping[str, float]
+Options = Mapping[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Whole:
-    """Made by ``compile_whole``.
+class Training:
+    """Made by ``compile_training``.
 
     Attributes:
       task: what is trained, and on what.
       steps: updates of the run.
-      compile_seconds: what the compilation took.
+      num_examples: of the training split.
     """
 
     task: Task
     steps: int
-    compile_seconds: float
-    _train: Callable[..., tuple[State, Sums]]
-    _test: Callable[[Variables], Sums]
-    _init: Callable[[Any], State]
+    num_examples: int
+    _compiled: Callable[..., tuple[State, Sums]]
 
     def initial_state(self, seed: int) -> State:
         """The state at step 0."""
-        return jax.block_until_ready(self._init(np.uint32(seed)))
+        return jax.block_until_ready(born_sharded(self.task.init, self.task.shardings, seed))
 
-    def train(self, state: State, seed: int, numbers: Numbers | None = None) -> tuple[State, Sums]:
+    def __call__(self, state: State, seed: int, numbers: Numbers | None = None) -> tuple[State, Sums]:
         """The state after all updates, and the sums of each, ``[steps]``; takes the memory of the state.
 
-        ``numbers``: other values at the paths that ``compile_whole`` was given.
+        ``numbers``: other values at the paths that ``compile_training`` was given.
         """
-        size, num_examples = self.task.config.data.batch_size, _resident(self.task, True).num_examples
-        example_SB = order.train_indices(seed, 0, size, num_examples, self.steps).astype(np.int32)
-        epoch_SB = order.train_epochs(0, size, num_examples, self.steps).astype(np.int32)
+        size = self.task.config.data.batch_size
+        example_SB = order.train_indices(seed, 0, size, self.num_examples, self.steps).astype(np.int32)
+        epoch_SB = order.train_epochs(0, size, self.num_examples, self.steps).astype(np.int32)
         values = {path: np.float32(value) for path, value in (numbers or {}).items()}
-        return self._train({"seed": np.uint32(seed), **values}, state, example_SB, epoch_SB)
-
-    def test(self, state: State) -> dict[str, float]:
-        """``accuracy``, ``loss``, ... over the evaluation split."""
-        sums = {
-            name: np.asarray(value, np.float64) for name, value in jax.device_get(self._test(state.variables())).items()
-        }
-        assert sums["count"] == _resident(self.task, False).num_examples, sums["count"]
-        return means(sums)
+        return self._compiled({"seed": np.uint32(seed), **values}, state, example_SB, epoch_SB)
 
 
-def compile_whole(task: Task, paths: tuple[str, ...] = ()) -> Whole:
+def compile_training(task: Task, paths: tuple[str, ...] = (), compiler_options: Options = None) -> Training:
     """Compile a run for any seed and, at ``paths`` of ``config.TRACED``, for any numbers.
 
     Raises:
-      UsageError: a split does not fit the device (``data.resident_gb``).
+      UsageError: the split does not fit the device (``data.resident_gb``), or has examples that cannot be read.
     """
-    data = task.config.data
-    train, test = (_resident(task, is_train) for is_train in (True, False))
-    steps = total_steps(task.config, train.num_examples)
-    update, eval_step = task.update_of(steps), task.eval_step()
+    data, split = task.config.data, _resident(task, train=True)
+    steps = total_steps(task.config, split.num_examples)
+    update = task.update_of(steps)
 
     def training(values: PyTree, state: State, arrays: Batch, example_SB: Array, epoch_SB: Array) -> tuple[State, Sums]:
         def one(state: State, rows: tuple[Array, Array]) -> tuple[State, Sums]:
             example_B, epoch_B = rows
-            return update(values, state, {**_take(arrays, example_B), "example": example_B, "epoch": epoch_B})
+            return update(values, state, {**gather(arrays, example_B), "example": example_B, "epoch": epoch_B})
 
         return jax.lax.scan(one, state, (example_SB, epoch_SB))
 
+    values = {"seed": np.uint32(0), **{path: np.float32(0) for path in paths}}
+    of_batches = jax.ShapeDtypeStruct((steps, data.batch_size), np.int32)
+    lowered = jax.jit(training, donate_argnums=1).lower(values, task.abstract, split.arrays, of_batches, of_batches)
+    compiled = lowered.compile(dict(compiler_options or {}))
+    return Training(
+        task,
+        steps,
+        split.num_examples,
+        lambda values, state, *batches: compiled(values, state, split.arrays, *batches),
+    )
+
+
+def compile_test(task: Task, compiler_options: Options = None) -> Callable[[State], dict[str, float]]:
+    """``state -> accuracy, loss, ...`` over the evaluation split, compiled.
+
+    Raises:
+      UsageError: as ``compile_training``.
+    """
+    split, eval_step = _resident(task, train=False), task.eval_step()
+    size = min(task.config.data.eval_batch_size, split.num_examples)
+    rows = [np.stack(part) for part in zip(*order.eval_indices(split.num_examples, size), strict=True)]
+    index_NB, mask_NB = rows[0].astype(np.int32), rows[1]
+
     def testing(variables: Variables, arrays: Batch, index_NB: Array, mask_NB: Array) -> Sums:
         def one(rows: tuple[Array, Array]) -> Sums:
-            return eval_step(variables, {**_take(arrays, rows[0]), "mask": rows[1]})
+            return eval_step(variables, {**gather(arrays, rows[0]), "mask": rows[1]})
 
         return jax.tree.map(lambda sums: sums.sum(axis=0), jax.lax.map(one, (index_NB, mask_NB)))
 
-    size = min(data.eval_batch_size, test.num_examples)
-    rows = [np.stack(part) for part in zip(*order.eval_indices(test.num_examples, size), strict=True)]
-    index_NB, mask_NB = rows[0].astype(np.int32), rows[1]
-    values = {"seed": np.uint32(0), **{path: np.float32(0) for path in paths}}
-    of_batches = jax.ShapeDtypeStruct((steps, data.batch_size), np.int32)
-    begin = time.perf_counter()
-    trained = jax.jit(training, donate_argnums=1)
-    trained = trained.lower(values, task.abstract, train.arrays, of_batches, of_batches).compile()
-    tested = jax.jit(testing).lower(task.abstract.variables(), test.arrays, index_NB, mask_NB).compile()
-    return Whole(
-        task,
-        steps,
-        time.perf_counter() - begin,
-        lambda values, state, *batches: trained(values, state, train.arrays, *batches),
-        lambda variables: tested(variables, test.arrays, index_NB, mask_NB),
-        jax.jit(task.init),
-    )
+    lowered = jax.jit(testing).lower(task.abstract.variables(), split.arrays, index_NB, mask_NB)
+    compiled = lowered.compile(dict(compiler_options or {}))
+
+    def test(state: State) -> dict[str, float]:
+        found = jax.device_get(compiled(state.variables(), split.arrays, index_NB, mask_NB))
+        sums = {name: np.asarray(value, np.float64) for name, value in found.items()}
+        assert sums["count"] == split.num_examples, sums["count"]
+        return means(sums)
+
+    return test
 
 
 def _resident(task: Task, train: bool) -> Resident:
@@ -114,8 +119,6 @@ def _resident(task: Task, train: bool) -> Resident:
         raise UsageError(
             f"data.resident_gb={data.resident_gb:g}: {split!r} does not fit, and has to for a run in one call"
         )
+    if loaded.bad:
+        raise UsageError(f"{len(loaded.bad)} examples of {split!r} cannot be read; a run in one call leaves none out")
     return loaded
-
-
-def _take(arrays: Batch, index_B: Array) -> dict[str, Any]:
-    return {name: values[index_B] for name, values in arrays.items()}

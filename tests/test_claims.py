@@ -72,13 +72,11 @@ def test_a_claim_leaves_numbers_and_a_picture(tmp_path, capsys):
     assert result["verdict"] == HOLDS
     assert result["seeds"] == 3
     assert result["answers"]["convolution"]["differences"] == [0.0, 0.0, 0.0]
-    assert all(
-        change > 50 for change in result["shown"]["change"]["dense layer"]
-    )  # the measure sees a change where there is one
+    assert min(result["shown"]["change"]["dense layer"]) > 50  # the measure sees a change where there is one
     assert (tmp_path / "equivariance" / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_runs_of_all_ways_have_the_same_batches_and_differ_by_seed(tmp_path):
+def test_runs_of_all_ways_have_the_same_batches_and_differ_by_seed():
     size = claims.Size("quick", 2)
     config = claims.setting.config("mlp", claims.setting.DIGITS, 4, hidden=(8,))
     rates = [{"optimizer.learning_rate": rate} for rate in (0.0, 0.05)]

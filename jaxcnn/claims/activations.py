@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 
-from jaxcnn.claims.claim import Claim, Measured, Outcome, Size, minus, train
+from jaxcnn.claims.claim import Claim, Measured, Outcome, Size, late, minus, train
 from jaxcnn.claims.drawing import curves, thinned
 from jaxcnn.claims.setting import MNIST, config, small
 from jaxcnn.claims.verdict import Question
@@ -23,9 +23,9 @@ def _measure(size: Size) -> Measured:
     for name in ("relu", "tanh", "sigmoid"):
         rates = [{"optimizer.learning_rate": rate} for rate in size.pick(_RATES[2:3], _RATES, _RATES)]
         deep = config("mlp", small(size, MNIST), steps, hidden=(128,) * depth, activation=name, schedule="constant")
-        found = train(deep, size, rates)
+        found = train(deep, size, rates, test=False)
         # The fifth of the run at the end is the loss that counts; each activation has the rate that is best for it.
-        ends = [[_end(outcome.loss) for outcome in outcomes] for outcomes in found]
+        ends = [[late(outcome.loss) for outcome in outcomes] for outcomes in found]
         chosen = min(range(len(ends)), key=lambda i: float(np.nan_to_num(np.mean(ends[i]), nan=np.inf)))
         final[name], best[name] = ends[chosen], rates[chosen]["optimizer.learning_rate"]
         curves_of[f"{name} (rate {best[name]:g})"] = [thinned(outcome.loss) for outcome in found[chosen]]
@@ -40,10 +40,6 @@ def _measure(size: Size) -> Measured:
             "rates": best,
         },
     )
-
-
-def _end(loss: np.ndarray) -> float:
-    return float(loss[-len(loss) // 5 :].mean())
 
 
 def _gradient_norms(outcome: Outcome) -> list[float]:

@@ -1,6 +1,7 @@
 """A claim: words of the lecture, what is measured for them, what is asked of the numbers, and the picture."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,10 +12,11 @@ from jaxcnn.claims.verdict import Question
 from jaxcnn.config import Config, replace
 from jaxcnn.state import State
 from jaxcnn.task import Task, build
-from jaxcnn.whole import compile_whole
+from jaxcnn.whole import compile_test, compile_training
 
 T = TypeVar("T")
 SIZES = ("quick", "normal", "full")
+_COMPILES_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # and runs slowly
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Outcome(NamedTuple):
     """What became of a run.
 
     Attributes:
-      accuracy: over the evaluation split, percent.
+      accuracy: over the evaluation split, percent; NaN for a run that is not tested.
       loss: training loss of each update, nats, ``[steps]``.
       error: training error of each update's batch, percent, ``[steps]``.
       seed: of the run.
@@ -91,18 +93,28 @@ class Outcome(NamedTuple):
     state: State
 
 
-def train(config: Config, size: Size, numbers: Sequence[Mapping[str, float]] = ({},)) -> list[list[Outcome]]:
+def train(
+    config: Config, size: Size, numbers: Sequence[Mapping[str, float]] = ({},), test: bool = True
+) -> list[list[Outcome]]:
     """For each of ``numbers`` (values at paths of ``config.TRACED``) the runs of all seeds, by one compiled program."""
-    paths = tuple(numbers[0])
-    whole = compile_whole(build(replace(config, {"data.data_dir": size.data_dir}), 1), paths)
+    options = _COMPILES_FAST if size.name == "quick" else None
+    task = build(replace(config, {"data.data_dir": size.data_dir}), 1)
+    training = compile_training(task, tuple(numbers[0]), options)
+    tested = compile_test(task, options) if test else None
 
     def run(values: Mapping[str, float], seed: int) -> Outcome:
-        state, sums = whole.train(whole.initial_state(seed), seed, values)
+        state, sums = training(training.initial_state(seed), seed, values)
         count_S = np.asarray(sums["count"])
         loss, error = np.asarray(sums["loss"]) / count_S, 100 - 100 * np.asarray(sums["accuracy"]) / count_S
-        return Outcome(100 * whole.test(state)["accuracy"], loss, error, seed, whole.task, state)
+        accuracy = 100 * tested(state)["accuracy"] if tested else math.nan
+        return Outcome(accuracy, loss, error, seed, task, state)
 
     return [[run(values, seed) for seed in range(size.seeds)] for values in numbers]
+
+
+def late(values: np.ndarray) -> float:
+    """The mean over the last fifth of a run."""
+    return float(values[-len(values) // 5 :].mean())
 
 
 def accuracies(outcomes: Sequence[Outcome]) -> list[float]:

@@ -5,9 +5,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+import jaxcnn.claims.drawing as drawing
 from jaxcnn import complexity
-from jaxcnn.claims.claim import Claim, Measured, Outcome, Size, accuracies, minus, train
-from jaxcnn.claims.drawing import bars, curves, families
+from jaxcnn.claims.claim import Claim, Measured, Outcome, Size, accuracies, late, minus, train
 from jaxcnn.claims.setting import CIFAR10, config, small
 from jaxcnn.claims.verdict import Question
 
@@ -48,13 +48,13 @@ def _small_kernels(size: Size) -> Measured:
 
 def _residual(size: Size) -> Measured:
     depths, width = size.pick((8, 14), (20, 56), (20, 32, 44, 56)), size.pick(4, 8, 16)
-    steps = size.pick(30, 260, 16000)
+    steps = size.pick(5, 260, 16000)
     errors: dict[str, list[list[float]]] = {}
     for name, shortcut in (("plain", "plain"), ("residual", "A")):
         of_depths = []
         for depth in depths:
             net = config("resnet20_cifar", _half(size), steps, depth=depth, shortcut=shortcut, width=width)
-            of_depths.append([_end(outcome) for outcome in train(net, size)[0]])
+            of_depths.append([late(outcome.error) for outcome in train(net, size, test=False)[0]])
         errors[name] = [list(of_seed) for of_seed in zip(*of_depths, strict=True)]
     gap = {name: [of_seed[-1] - of_seed[0] for of_seed in rows] for name, rows in errors.items()}
     return Measured(
@@ -63,25 +63,27 @@ def _residual(size: Size) -> Measured:
     )
 
 
-def _end(outcome: Outcome) -> float:
-    """Training error over the last fifth of the updates, percent."""
-    return float(outcome.error[-len(outcome.error) // 5 :].mean())
-
-
 def _efficiency(size: Size) -> Measured:
-    steps, points = size.pick(30, 400, 8000), {}
+    steps, points = size.pick(8, 400, 8000), {}
     for layers in size.pick((1, 2), (1, 2, 3), (1, 2, 3)):
-        net = config("vgg_tiny", _half(size), steps, blocks=((3,) * layers,) * 3, widths=(16, 32, 64), **_VGG)
+        net = config(
+            "vgg_tiny",
+            _half(size),
+            steps,
+            blocks=((3,) * layers,) * 3,
+            widths=size.pick((4, 8, 8), (16, 32, 64), (16, 32, 64)),
+            **_VGG,
+        )
         _add(points, "VGG blocks", f"{3 * layers + 1} layers", train(net, size)[0])
-    for depth in size.pick((8,), (8, 14, 20), (8, 14, 20, 32)):
-        net = config("resnet20_cifar", _half(size), steps, depth=depth, width=16)
+    for depth in size.pick((8, 14), (8, 14, 20), (8, 14, 20, 32)):
+        net = config("resnet20_cifar", _half(size), steps, depth=depth, width=size.pick(4, 16, 16))
         _add(points, "residual", f"{depth} layers", train(net, size)[0])
-    for hidden in ((64,), (256, 256)):
+    for hidden in size.pick(((64,),), ((64,), (256, 256)), ((64,), (256, 256))):
         net = config("mlp", _half(size), steps, hidden=hidden, learning_rate=0.02)
         _add(points, "dense", f"{len(hidden) + 1} layers", train(net, size)[0])
     vgg, residual = ([point["accuracy"] for point in points[name]] for name in ("VGG blocks", "residual"))
     return Measured(
-        {"vgg": minus(vgg[-1], vgg[0]), "residual": minus(residual[-1], residual[0]) if len(residual) > 1 else vgg[-1]},
+        {"vgg": minus(vgg[-1], vgg[0]), "residual": minus(residual[-1], residual[0])},
         {"points": points},
     )
 
@@ -92,11 +94,11 @@ def _add(points: dict[str, list[Any]], family: str, name: str, outcomes: Sequenc
 
 
 def _draw_efficiency(axes: Axes, shown: Mapping[str, Any]) -> None:
-    families(axes, shown["points"], "multiply_adds", "multiply-adds of an image")
+    drawing.families(axes, shown["points"], "multiply_adds", "multiply-adds of an image")
 
 
 def _history(size: Size) -> Measured:
-    steps, quick = size.pick(10, 500, 10000), size.name == "quick"
+    steps, quick = size.pick(6, 500, 10000), size.name == "quick"
     data = {**small(size, CIFAR10), "train_split": size.pick("train[:500]", "train[:10000]", "train")}
     large = {**data, "image_size": 64}  # AlexNet's first layer strides by four
     alexnet = {"maps": (4, 8, 8, 8, 8) if quick else (32, 64, 96, 64, 64), "hidden": 256}
@@ -121,12 +123,8 @@ def _history(size: Size) -> Measured:
     )
 
 
-def _draw_accuracy(axes: Axes, shown: Mapping[str, Any]) -> None:
-    bars(axes, shown["accuracy"], "test accuracy (%)", from_zero=False)
-
-
 def _draw_residual(axes: Axes, shown: Mapping[str, Any]) -> None:
-    curves(axes, shown["depths"], shown["error"], "layers", "training error (%)")
+    drawing.curves(axes, shown["depths"], shown["error"], "layers", "training error (%)")
     axes.set_xticks(shown["depths"])
 
 
@@ -138,7 +136,7 @@ CLAIMS = [
         "Three blocks with BatchNorm, each of two 3x3 layers or of one 5x5 layer, as wide as equal multiply-adds allow.",
         {"accuracy": Question("test accuracy, two 3x3 minus one 5x5", "percentage points", above=0.0)},
         _small_kernels,
-        _draw_accuracy,
+        drawing.accuracy,
     ),
     Claim(
         "residual",
@@ -180,6 +178,6 @@ CLAIMS = [
             "resnet": Question("test accuracy, ResNet minus VGG", "percentage points", above=0.0),
         },
         _history,
-        _draw_accuracy,
+        drawing.accuracy,
     ),
 ]

@@ -34,6 +34,11 @@ def bars(axes: Axes, values: Mapping[str, Sequence[float]], label: str, *, from_
     axes.grid(axis="y", alpha=0.3)
 
 
+def accuracy(axes: Axes, shown: Mapping[str, Any]) -> None:
+    """The test accuracy of each way."""
+    bars(axes, shown["accuracy"], "test accuracy (%)", from_zero=False)
+
+
 def curves(
     axes: Axes, x: Sequence[float], values: Mapping[str, Sequence[Sequence[float]]], x_label: str, y_label: str
 ) -> None:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 
+import jaxcnn.claims.drawing as drawing
 from jaxcnn import nn, tree
 from jaxcnn.claims.claim import Claim, Measured, Size, accuracies, minus, train
-from jaxcnn.claims.drawing import bars, families
 from jaxcnn.claims.setting import CIFAR10, MNIST, config, small
 from jaxcnn.claims.verdict import Question
 from jaxcnn.task import build
@@ -17,19 +17,18 @@ from jaxcnn.typing import Array
 
 
 def _parameters(size: Size) -> Measured:
-    steps, data = size.pick(100, 1800, 18000), small(size, MNIST)
+    steps, data = size.pick(60, 1800, 18000), small(size, MNIST)
     widths = size.pick([(32,), (256, 128)], [(16,), (64,), (256, 128), (1024, 512)], [(64,), (256, 128), (1024, 512)])
-    points, of_widest = {}, []
+    points: dict[str, list[Any]] = {}
     for name, overrides in (("LeNet-5", None), *(("dense", {"hidden": hidden}) for hidden in widths)):
         outcomes = train(config("lenet5" if overrides is None else "mlp", data, steps, **(overrides or {})), size)[0]
         count = tree.num_elements(outcomes[0].state.params)
         width = "" if overrides is None else " + ".join(map(str, overrides["hidden"]))
         points.setdefault(name, []).append({"name": width, "parameters": count, "accuracy": accuracies(outcomes)})
-        of_widest = accuracies(outcomes)  # the last is the widest
     lenet, widest = points["LeNet-5"][0], points["dense"][-1]
     return Measured(
         {
-            "accuracy": minus(lenet["accuracy"], of_widest),
+            "accuracy": minus(lenet["accuracy"], widest["accuracy"]),
             "parameters": [widest["parameters"] / lenet["parameters"]] * size.seeds,
         },
         {"points": points},
@@ -37,7 +36,7 @@ def _parameters(size: Size) -> Measured:
 
 
 def _draw_parameters(axes: Axes, shown: Mapping[str, Any]) -> None:
-    families(axes, shown["points"], "parameters", "parameters")
+    drawing.families(axes, shown["points"], "parameters", "parameters")
 
 
 def _photographs(size: Size, count: int) -> Array:
@@ -88,12 +87,8 @@ def _maximum(size: Size) -> Measured:
     return Measured({"maximum": minus(found["maximum"], found["average"])}, {"accuracy": found})
 
 
-def _draw_accuracy(axes: Axes, shown: Mapping[str, Any]) -> None:
-    bars(axes, shown["accuracy"], "test accuracy (%)", from_zero=False)
-
-
 def _draw_change(axes: Axes, shown: Mapping[str, Any]) -> None:
-    bars(axes, shown["change"], "change of the maps (% of their norm)")
+    drawing.bars(axes, shown["change"], "change of the maps (% of their norm)")
 
 
 CLAIMS = [
@@ -138,6 +133,6 @@ CLAIMS = [
         "LeNet-5 with ReLU, its two poolings of either kind.",
         {"maximum": Question("test accuracy, maximum minus average", "percentage points", above=0.0)},
         _maximum,
-        _draw_accuracy,
+        drawing.accuracy,
     ),
 ]

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from matplotlib.axes import Axes
 
-from jaxcnn.claims.claim import Claim, Measured, Size, accuracies, minus, train
-from jaxcnn.claims.drawing import bars, curves
+import jaxcnn.claims.drawing as drawing
+from jaxcnn.claims.claim import Claim, Measured, Size, accuracies, late, minus, train
 from jaxcnn.claims.setting import CIFAR10, config, small
 from jaxcnn.claims.verdict import Question
 from jaxcnn.config import Config
@@ -34,7 +34,7 @@ def _rates(size: Size) -> Measured:
     losses: dict[str, list[list[float]]] = {}
     for name, batch_norm in (("without", False), ("with BatchNorm", True)):
         numbers = [{"optimizer.learning_rate": rate} for rate in rates]
-        found = train(_net(size, steps, batch_norm, schedule="constant"), size, numbers)
+        found = train(_net(size, steps, batch_norm, schedule="constant"), size, numbers, test=False)
         of_rates = [[_end(outcome.loss) for outcome in outcomes] for outcomes in found]
         losses[name] = [list(of_seed) for of_seed in zip(*of_rates, strict=True)]
     best = {name: [min(of_seed) for of_seed in rows] for name, rows in losses.items()}
@@ -49,7 +49,7 @@ def _rates(size: Size) -> Measured:
 
 
 def _end(loss: np.ndarray) -> float:
-    value = float(loss[-len(loss) // 5 :].mean())
+    value = late(loss)
     return min(value, _CHANCE) if np.isfinite(value) else _CHANCE
 
 
@@ -60,7 +60,7 @@ def _largest(rates: tuple[float, ...], losses: list[float]) -> float:
 
 
 def _draw_rates(axes: Axes, shown: Mapping[str, Any]) -> None:
-    curves(axes, shown["rates"], shown["loss"], "learning rate", "training loss (nats), end of the run")
+    drawing.curves(axes, shown["rates"], shown["loss"], "learning rate", "training loss (nats), end of the run")
     axes.axhline(_CHANCE, color="gray", ls=":", label="chance")
     axes.set_xscale("log")
     axes.legend()
@@ -91,7 +91,7 @@ def _batch(size: Size) -> Measured:
 
 
 def _draw_batch(axes: Axes, shown: Mapping[str, Any]) -> None:
-    bars(axes, shown["accuracy"], "test accuracy (%)", from_zero=False)
+    drawing.bars(axes, shown["accuracy"], "test accuracy (%)", from_zero=False)
     axes.set_xlabel("images in a minibatch")
 
 
@@ -108,16 +108,12 @@ def _dropout(size: Size) -> Measured:
     return Measured({"dropout": minus(found["BatchNorm"], found["BatchNorm\nand dropout"])}, {"accuracy": found})
 
 
-def _draw_accuracy(axes: Axes, shown: Mapping[str, Any]) -> None:
-    bars(axes, shown["accuracy"], "test accuracy (%)", from_zero=False)
-
-
 def _noise(size: Size) -> Measured:
     """How far a minibatch's mean lies from that of all, and its deviation from theirs, in units of the latter, by channel."""
     batches, count = (16, 64, 256), size.pick(4, 40, 100)
     shift: dict[int, list[float]] = {batch: [] for batch in batches}
     scale: dict[int, list[float]] = {batch: [] for batch in batches}
-    trained = train(_net(size, size.pick(20, 300, 3000), True), size)[0]
+    trained = train(_net(size, size.pick(20, 300, 3000), True), size, test=False)[0]
     for outcome in trained:
         moments, variables = outcome.task.moments_step(), outcome.state.variables()
         examples = outcome.task.load("train", train=True)
@@ -147,7 +143,9 @@ def _noise(size: Size) -> Measured:
 
 
 def _draw_noise(axes: Axes, shown: Mapping[str, Any]) -> None:
-    curves(axes, shown["batches"], shown["noise"], "images in a minibatch", "noise (% of a channel's deviation)")
+    drawing.curves(
+        axes, shown["batches"], shown["noise"], "images in a minibatch", "noise (% of a channel's deviation)"
+    )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(shown["batches"], [str(batch) for batch in shown["batches"]])
@@ -188,7 +186,7 @@ CLAIMS = [
         "Six convolutions and a hidden dense layer, with each, both and neither.",
         {"dropout": Question("test accuracy, BatchNorm alone minus with dropout", "percentage points", above=-0.5)},
         _dropout,
-        _draw_accuracy,
+        drawing.accuracy,
     ),
     Claim(
         "batch_norm_noise",

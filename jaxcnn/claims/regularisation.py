@@ -1,12 +1,9 @@
 """What helps where there are few images: dropout, augmentation."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from matplotlib.axes import Axes
-
+import jaxcnn.claims.drawing as drawing
 from jaxcnn.claims.claim import Claim, Measured, Size, accuracies, minus, train
-from jaxcnn.claims.drawing import bars
 from jaxcnn.claims.setting import MNIST, config, small
 from jaxcnn.claims.verdict import Question
 from jaxcnn.config import AugmentConfig
@@ -26,17 +23,13 @@ def _dropout(size: Size) -> Measured:
 
 
 def _augmentation(size: Size) -> Measured:
-    steps, found = size.pick(100, 1500, 6000), {}
+    steps, found = size.pick(60, 1500, 6000), {}
     for name, augment in (
         ("as they are", AugmentConfig()),
         ("moved at random", AugmentConfig(shift=2, rotate=10, zoom=0.1)),
     ):
         found[name] = accuracies(train(config("lenet5", _few(size), steps, augment=augment), size)[0])
     return Measured({"augmentation": minus(found["moved at random"], found["as they are"])}, {"accuracy": found})
-
-
-def _draw(axes: Axes, shown: Mapping[str, Any]) -> None:
-    bars(axes, shown["accuracy"], "test accuracy (%)", from_zero=False)
 
 
 CLAIMS = [
@@ -47,7 +40,7 @@ CLAIMS = [
         "A perceptron of two wide hidden layers, few training images, with and without dropout.",
         {"dropout": Question("test accuracy, with dropout minus without", "percentage points", above=0.0)},
         _dropout,
-        _draw,
+        drawing.accuracy,
     ),
     Claim(
         "augmentation",
@@ -56,6 +49,6 @@ CLAIMS = [
         "LeNet-5, few training images, as they are and shifted, turned and zoomed at random.",
         {"augmentation": Question("test accuracy, augmented minus not", "percentage points", above=0.0)},
         _augmentation,
-        _draw,
+        drawing.accuracy,
     ),
 ]

@@ -7,9 +7,8 @@ from jaxcnn.config import AugmentConfig, Config, DataConfig, ModelConfig, Optimi
 
 DIGITS: dict[str, Any] = {"dataset": "digits", "image_size": 32}
 MNIST: dict[str, Any] = {"dataset": "mnist", "image_size": 32, "fit": "pad"}
-_AS_STORED = AugmentConfig()
-
 CIFAR10: dict[str, Any] = {"dataset": "cifar10"}
+_AS_STORED = AugmentConfig()
 
 
 def config(
@@ -21,7 +20,6 @@ def config(
     learning_rate: float = 0.05,
     augment: AugmentConfig = _AS_STORED,
     schedule: str = "cosine",
-    weight_decay: float = 0.0,
     **overrides: Any,
 ) -> Config:
     """SGD with momentum 0.9 and a cosine to zero; what a claim does not name is the same in all its ways."""
@@ -30,7 +28,7 @@ def config(
         model=ModelConfig(model, overrides=overrides),
         data=DataConfig(batch_size=batch_size, **data),
         augment=augment,
-        optimizer=OptimizerConfig("sgd", learning_rate=learning_rate, momentum=0.9, weight_decay=weight_decay),
+        optimizer=OptimizerConfig("sgd", learning_rate=learning_rate, momentum=0.9),
         schedule=ScheduleConfig(schedule, warmup=0.05),
     )
 

@@ -4,7 +4,7 @@ from jaxcnn import mesh as meshes
 from jaxcnn import plan
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.cli.train import read_experiment
-from jaxcnn.console import output, table
+from jaxcnn.console import duration, output, table
 from jaxcnn.errors import UsageError
 from jaxcnn.task import build
 
@@ -39,7 +39,7 @@ def main(arguments: list[str], stop: Stop) -> int:
     if flags["tflops"] is not None:
         step = plan.seconds(found.flops, found.bytes_accessed, flags["tflops"], flags["bandwidth"])
         at = f"{flags['tflops']:g} TFLOP/s" + (f" and {flags['bandwidth']:g} GB/s" if flags["bandwidth"] else "")
-        rows["time"] = f"{_duration(step * found.steps)} at least, {batch / step:,.0f} images/s, at {at} a device"
+        rows["time"] = f"{duration(step * found.steps)} at least, {batch / step:,.0f} images/s, at {at} a device"
     output().print(table(f"plan of {config.experiment or config.model.name}", rows))
     return 0
 
@@ -53,10 +53,3 @@ def _flags() -> Flags:
     flags.define("mesh", str | None, None, "data:8 splits the batch over 8 devices, data:4,model:2 large weights too")
     flags.define("config", str | None, None, "plan the run of this config.json; other flags change it")
     return flags
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"

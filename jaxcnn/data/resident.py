@@ -1,6 +1,6 @@
 """The resident path: a dataset that fits the device lives there as uint8; a batch is a gather."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class Resident:
         self.bad = {int(i): "unreadable" for i in np.flatnonzero(examples.labels == UNREADABLE)}
         self.arrays = {"image": _put(examples.images, everywhere), "label": _put(examples.labels, everywhere)}
         self._rows = rows
-        self._gather = jax.jit(_gather, out_shardings=rows)
+        self._gather = jax.jit(gather, out_shardings=rows)
 
     def train_batches(self, seed: int, batch_size: int, start: int) -> Iterator[Batch]:
         """Batches of update ``start``, ``start + 1``, ... without end; batch k depends on (seed, k) alone.
@@ -66,5 +66,6 @@ def _put(array: np.ndarray, sharding: NamedSharding) -> Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def _gather(arrays: dict[str, Array], index_B: Array) -> dict[str, Array]:
+def gather(arrays: Mapping[str, Array], index_B: Array) -> dict[str, Array]:
+    """The rows ``index_B`` of all arrays."""
     return {name: jnp.take(values, index_B, axis=0, mode="clip") for name, values in arrays.items()}

@@ -1,6 +1,7 @@
 """A network for records of speed: few wide layers behind fixed whitening filters (Jordan 2024, arXiv:2404.00498, section 3)."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,7 +45,7 @@ class SpeedNet(linen.Module):
             x = nn.MaxPool(2, name=f"pool{i}")(conv(x, width, f"conv{i}_1"))
             x = f(norm(x, f"bn{i}_1"))
             x = f(norm(conv(x, width, f"conv{i}_2"), f"bn{i}_2"))
-        x = jnp.max(x, axis=(1, 2))
+        x = nn.MaxPool((x.shape[1], x.shape[2]), name="pool")(x)[:, 0, 0]
         init = jax.nn.initializers.normal(1 / x.shape[-1])
         return nn.Dense(self.num_classes, False, init, dtype=self.dtype, name="fc")(x).astype(jnp.float32)
 
@@ -77,7 +78,7 @@ class Whiten(linen.Module):
         return nn.conv2d(x.astype(self.dtype), kernel, bias)
 
 
-def patch_moments(size: int):
+def patch_moments(size: int) -> Callable[[Array], Array]:
     """``images [B, H, W, C] -> second moments [C size^2, C size^2]`` of all their patches of size x size pixels."""
 
     def moments(x: Array) -> Array:

@@ -26,9 +26,8 @@ def partial_identity(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32)
     rows, columns, channels_in, channels_out = shape
     bound = 1 / math.sqrt(fan_in(shape))
     random = jax.random.uniform(key, shape, dtype, -bound, bound)
-    same = jnp.arange(channels_in)[: min(channels_in, channels_out)]
-    first = random.at[..., : len(same)].set(0).at[rows // 2, columns // 2, same, same].set(1)
-    return first
+    same = jnp.arange(min(channels_in, channels_out))
+    return random.at[..., : len(same)].set(0).at[rows // 2, columns // 2, same, same].set(1)
 
 
 def lecun_uniform_1998(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
