@@ -146,7 +146,7 @@ def sections() -> list[Section]:
             "LeNet-5, computed; "
             "what is marked there is wrong on the slide:\n\n```\n" + complexity_table() + "\n```",
             ["./launch.sh summary --compare alexnet_lecture lenet5"],
-            claims=["relu", "dropout", "augmentation"],
+            claims=["relu", "vanishing_gradient", "dropout", "augmentation"],
         ),
         Section(
             "The winners of ILSVRC",

@@ -12,6 +12,7 @@ import jax
 
 from jaxcnn import checkpoint, complexity, environment, hosts, precise, transfer, tree
 from jaxcnn import mesh as meshes
+from jaxcnn.ahead import compiled_ahead
 from jaxcnn.config import Config, leaves, to_json
 from jaxcnn.console import say
 from jaxcnn.errors import CheckpointError, Preempted, UsageError
@@ -85,10 +86,10 @@ def train(
     fingerprints = {split: task.fingerprint(split) for split in (data.train_split, data.eval_split)}
     hosts.agree(_facts(task, resume, num_train, num_eval) | fingerprints)  # nobody has written anything yet
 
-    weights = {}
-    if config.model.init_from and not checkpoint.steps(run_dir.checkpoints):
-        weights = transfer.load(task, warn=say)
-
+    saved = checkpoint.steps(run_dir.checkpoints)
+    weights = transfer.load(task, warn=say) if config.model.init_from and not saved else {}
+    if not saved or saved[-1] < total:
+        train_step = compiled_ahead(train_step, task.abstract, task.abstract_batch(data.batch_size))
     train, test = task.load(data.train_split, train=True), task.load(data.eval_split)
     with ExitStack() as stack:
         stack.callback(train.close)
@@ -108,8 +109,7 @@ def train(
         for notice in notices if start < total else ():
             say(f"changed since the last start: {notice}")
         say(_opening(task, num_train, num_eval, start, total))
-        threads = environment.versions()["NPROC"]
-        if config.elastic_exact and threads != "8":
+        if config.elastic_exact and (threads := environment.versions()["NPROC"]) != "8":
             say(f"elastic_exact with NPROC={threads}: start with NPROC=8, or the bits depend on the number of devices")
 
         scores = {

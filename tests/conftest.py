@@ -46,6 +46,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "full: takes long, and runs with --full only; its short form runs always")
+    config.addinivalue_line("markers", "optimised: compiled as for users, not as fast as can be")
     config.addinivalue_line("markers", "protocol(number): a part of that test of the reliability protocol")
     if config.getoption("--protocol") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Protocol(pathlib.Path(config.getoption("--protocol"))))
@@ -58,6 +59,19 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("full"):
                 item.add_marker(pytest.mark.skip(reason="takes long: ./launch.sh test --full"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Compilation is most of what a test takes: LLVM optimises only where a test is about the last bits, and with --full.
+
+    Processes that a test starts do as it does.
+    """
+    quick = not item.config.getoption("--full") and item.get_closest_marker("optimised") is None
+    if jax.config.values["jax_disable_most_optimizations"] != quick:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick))
+        jax.config.update("jax_disable_most_optimizations", quick)
+        jax.clear_caches()
 
 
 class Protocol:
@@ -131,7 +145,6 @@ def saved_steps(folder, name):
     return sorted(int(path.parent.name) for path in (folder / name / "checkpoints").glob("*/commit_success.txt"))
 
 
-@functools.cache
 @functools.cache
 def quick_compilation():
     """Options under which XLA compiles fast and the program runs slowly; which there are depends on its version."""

@@ -27,7 +27,7 @@ FLOORS = [
     ["errors", "typing", "fields", "sections", "config", "rng", "tree", "environment", "stderr", "console"],
     ["nn", "data", "augment", "losses", "metrics", "schedules", "optim"],
     ["models", "receptive", "complexity", "interop"],
-    ["hosts", "mesh", "state", "step", "exact", "precise", "evaluate"],
+    ["hosts", "mesh", "state", "step", "ahead", "exact", "precise", "evaluate"],
     [
         "checkpoint",
         "saver",
@@ -154,12 +154,14 @@ def after(polls):
     return lambda: next(count) >= polls
 
 
+@pytest.mark.optimised
 def test_purity_same_config_same_digest(tiny, tmp_path):
     first, second = run(tiny, tmp_path, "a"), run(tiny, tmp_path, "b")
     assert first["state_digest"] == second["state_digest"]
     assert run(replace(tiny, {"seed": 1}), tmp_path, "c")["state_digest"] != first["state_digest"]
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_purity_stop_and_resume_equals_never_having_stopped(tiny, tmp_path, ema):
     tiny = replace(tiny, {"optimizer.ema_decay": ema})
@@ -179,6 +181,7 @@ def rows(path):
     return read_rows(path / "metrics.jsonl")
 
 
+@pytest.mark.optimised
 def test_purity_one_and_eight_devices_agree(tiny, tmp_path):
     """Same examples and random choices; sums are rounded in another order."""
     one, eight = run(tiny, tmp_path, "one"), run(tiny, tmp_path, "eight", num_devices=8)

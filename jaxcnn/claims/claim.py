@@ -93,12 +93,17 @@ class Outcome(NamedTuple):
     state: State
 
 
+def task_of(config: Config, size: Size) -> Task:
+    """What is trained, on one device, and on the data of ``size``."""
+    return build(replace(config, {"data.data_dir": size.data_dir}), 1)
+
+
 def train(
     config: Config, size: Size, numbers: Sequence[Mapping[str, float]] = ({},), test: bool = True
 ) -> list[list[Outcome]]:
     """For each of ``numbers`` (values at paths of ``config.TRACED``) the runs of all seeds, by one compiled program."""
     options = _COMPILES_FAST if size.name == "quick" else None
-    task = build(replace(config, {"data.data_dir": size.data_dir}), 1)
+    task = task_of(config, size)
     training = compile_training(task, tuple(numbers[0]), options)
     tested = compile_test(task, options) if test else None
 

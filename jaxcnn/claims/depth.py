@@ -31,7 +31,7 @@ def _small_kernels(size: Size) -> Measured:
     for name, (block, widths) in arms.items():
         net = config(
             "vgg_tiny",
-            small(size, CIFAR10),
+            _half(size),
             steps,
             blocks=(block,) * 3,
             widths=tuple(times * w for w in widths),
@@ -76,7 +76,7 @@ def _efficiency(size: Size) -> Measured:
         )
         _add(points, "VGG blocks", f"{3 * layers + 1} layers", train(net, size)[0])
     for depth in size.pick((8, 14), (8, 14, 20), (8, 14, 20, 32)):
-        net = config("resnet20_cifar", _half(size), steps, depth=depth, width=size.pick(4, 16, 16))
+        net = config("resnet20_cifar", _half(size), steps, depth=depth, width=size.pick(4, 8, 16))
         _add(points, "residual", f"{depth} layers", train(net, size)[0])
     for hidden in size.pick(((64,),), ((64,), (256, 256)), ((64,), (256, 256))):
         net = config("mlp", _half(size), steps, hidden=hidden, learning_rate=0.02)
@@ -98,17 +98,17 @@ def _draw_efficiency(axes: Axes, shown: Mapping[str, Any]) -> None:
 
 
 def _history(size: Size) -> Measured:
-    steps, quick = size.pick(6, 500, 10000), size.name == "quick"
+    steps = size.pick(6, 500, 10000)
     data = {**small(size, CIFAR10), "train_split": size.pick("train[:500]", "train[:10000]", "train")}
     large = {**data, "image_size": 64}  # AlexNet's first layer strides by four
-    alexnet = {"maps": (4, 8, 8, 8, 8) if quick else (32, 64, 96, 64, 64), "hidden": 256}
+    alexnet = {"maps": size.pick((4, 8, 8, 8, 8), (16, 32, 48, 32, 32), (32, 64, 96, 64, 64)), "hidden": 256}
     vgg = {
         "blocks": ((3, 3),) * 3,
-        "widths": (4, 4, 8) if quick else (16, 32, 64),
+        "widths": size.pick((4, 4, 8), (8, 16, 32), (16, 32, 64)),
         "hidden": (128,),
         "batch_norm": False,
     }
-    resnet: dict[str, Any] = {"depth": size.pick(8, 8, 20), "width": size.pick(4, 16, 16)}
+    resnet: dict[str, Any] = {"depth": size.pick(8, 8, 20), "width": size.pick(4, 8, 16)}
     nets = {
         "LeNet-5\n1998": config("lenet5", data, steps),
         "AlexNet\n2012": config("alexnet_tiny", large, steps, learning_rate=0.02, **alexnet),

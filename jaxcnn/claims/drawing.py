@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from jaxcnn.many import spread
 
@@ -51,6 +51,14 @@ def curves(
     axes.grid(alpha=0.3)
     if len(values) > 1:
         axes.legend()
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic axis of y over few powers of ten, labelled 0.2, 0.5, 1, 2."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def families(axes: Axes, points: Mapping[str, Sequence[Mapping[str, Any]]], what: str, label: str) -> None:

@@ -96,7 +96,7 @@ def _draw_batch(axes: Axes, shown: Mapping[str, Any]) -> None:
 
 
 def _dropout(size: Size) -> Measured:
-    steps, found = size.pick(40, 600, 8000), {}
+    steps, found = size.pick(40, 400, 8000), {}
     for name, batch_norm, rate in (
         ("neither", False, 0.0),
         ("dropout", False, 0.5),
