@@ -100,13 +100,10 @@ def sections() -> list[Section]:
     return [
         Section(
             "From the perceptron to layers",
-            "A feedforward network is a row of affine maps, each followed by a function of single numbers. It learns by "
-            "stochastic "
-            "gradient descent; the gradient comes from the chain rule, backwards. `tests/test_functional.py` holds the "
-            "backward "
-            "pass by hand "
-            "and compares it with `jax.grad`. The slide's loop never sets its sum of gradients to zero; `jaxcnn/step.py` is "
-            "the loop.",
+            "A feedforward network is a row of affine maps, each followed by a function of single numbers. It learns "
+            "by stochastic gradient descent; the gradient comes from the chain rule, backwards. "
+            "`tests/test_functional.py` holds the backward pass by hand and compares it with `jax.grad`. The slide's "
+            "loop never sets its sum of gradients to zero; `jaxcnn/step.py` is the loop.",
             ["./launch.sh train mlp_mnist --data_dir=DIR"],
         ),
         Section("Two principles", dense_layer(), claims=["parameters", "equivariance"]),
@@ -120,8 +117,8 @@ def sections() -> list[Section]:
         ),
         Section(
             "Channels, and what they cost",
-            "A layer with c_i inputs and c_o outputs has c_i c_o k_h k_w weights and uses each at every position of its "
-            "result. The slide's "
+            "A layer with c_i inputs and c_o outputs has c_i c_o k_h k_w weights and uses each at every position of "
+            "its result. The slide's "
             "example, 100 channels, 5x5, 64x64, multiplied out (its FLOPs are multiply-adds):\n\n" + cost(),
         ),
         Section(
@@ -131,9 +128,8 @@ def sections() -> list[Section]:
         ),
         Section(
             "LeNet-5",
-            "The table's network has 61,706 parameters, and reaches the error that LeCun et al. (1998) report (see the "
-            "README). MNIST has "
-            "60,000 training images; the slide's 50,000 are a split of them.",
+            "The table's network has 61,706 parameters, and reaches the error that LeCun et al. (1998) report (see "
+            "the README). MNIST has 60,000 training images; the slide's 50,000 are a split of them.",
             ["./launch.sh train lenet_mnist --data_dir=DIR"],
             [
                 ("filters.png", "the six filters of the first layer, learned"),
@@ -142,8 +138,8 @@ def sections() -> list[Section]:
         ),
         Section(
             "AlexNet",
-            "Deeper and bigger, with ReLU, dropout, maximum pooling and augmented images. The slide's comparison with "
-            "LeNet-5, computed; "
+            "Deeper and bigger, with ReLU, dropout, maximum pooling and augmented images. The slide's comparison "
+            "with LeNet-5, computed; "
             "what is marked there is wrong on the slide:\n\n```\n" + complexity_table() + "\n```",
             ["./launch.sh summary --compare alexnet_lecture lenet5"],
             claims=["relu", "vanishing_gradient", "dropout", "augmentation"],
@@ -161,35 +157,39 @@ def sections() -> list[Section]:
         ),
         Section(
             "Residual networks",
-            "A block that adds to its input, x + g(x), can be no change at all: more layers give more functions, never "
-            "others. The "
-            "lecture's code strides in the 3x3 (which is called v1.5) and keeps biases before BatchNorm, which do nothing.",
+            "A block that adds to its input, x + g(x), can be no change at all: more layers give more functions, "
+            "never others. The lecture's code strides in the 3x3 (which is called v1.5) and keeps biases before "
+            "BatchNorm, which do nothing.",
             ["./launch.sh train resnet20_cifar10 --data_dir=DIR"],
             claims=["residual"],
         ),
         Section(
             "Batch normalisation",
-            "Each channel is brought to mean 0 and variance 1 over the minibatch, then scaled and shifted. That it does not "
-            "work by less "
-            "covariate shift was shown by Santurkar et al. (2018), whom the slide means.",
+            "Each channel is brought to mean 0 and variance 1 over the minibatch, then scaled and shifted. That it "
+            "does not work by less covariate shift was shown by Santurkar et al. (2018), whom the slide means.",
             claims=["batch_norm_rates", "batch_norm_noise", "batch_norm_batch", "batch_norm_dropout"],
         ),
         Section("Deeper is better, but still efficient", "", claims=["efficiency", "history"]),
     ]
 
 
+def read(name: str) -> dict[str, Any]:
+    """The result of a claim."""
+    return json.loads((RESULTS / name / "result.json").read_text())
+
+
 def claim_text(name: str) -> str:
     """What a claim says, and what became of it."""
-    claim, path = claims.CLAIMS[name], RESULTS / name / "result.json"
+    claim = claims.CLAIMS[name]
     lines = [
         f"**Claim: {claim.says}.** Slide: {claim.where}. {claim.how}",
         "",
         f"    ./launch.sh claim {name} --data_dir=DIR",
         "",
     ]
-    if not path.exists():
+    if not (RESULTS / name).exists():
         return "\n".join([*lines, "Not measured yet."])
-    result = json.loads(path.read_text())
+    result = read(name)
     lines += [f"![{claim.says}](../benchmarks/results/claims/{name}/figure.png)", ""]
     lines += [
         f"Verdict: **{result['verdict']}**.",
@@ -207,15 +207,11 @@ def document() -> str:
     """The text of lecture.md."""
     parts = [
         "# The lecture, from perceptron to ResNet",
-        "Written by `docs/lecture.py` from the code and from `benchmarks/results/claims`. A claim is put to the test by two "
-        "ways of "
-        "training that differ in it alone, seed by seed. Question and threshold are in `jaxcnn/claims`; it holds when the "
-        "whole 95 % "
-        "interval (Student) lies beyond the threshold, does not hold here when it lies on the other side, and is undecided "
-        "else. "
-        "Networks and images are small: what does not hold here may hold at scale. The CIFAR-10 of these results is a copy "
-        "that was "
-        "encoded as JPEG once more.",
+        "Written by `docs/lecture.py` from the code and from `benchmarks/results/claims`. A claim is put to the test "
+        "by two ways of training that differ in it alone, seed by seed. Question and threshold are in "
+        "`jaxcnn/claims`; it holds when the whole 95 % interval (Student) lies beyond the threshold, does not hold "
+        "here when it lies on the other side, and is undecided else. Networks and images are small: what does not "
+        "hold here may hold at scale. The CIFAR-10 of these results is a copy that was encoded as JPEG once more.",
     ]
     for number, section in enumerate(sections(), 1):
         parts += [f"## {number}. {section.title}"]
@@ -348,6 +344,9 @@ def main() -> int:
         return 0
     draw_kernels()
     draw_winners()
+    for name, claim in claims.CLAIMS.items():
+        if (RESULTS / name).exists():
+            claims.draw(claim, read(name), RESULTS / name / "figure.png")
     if given.run:
         draw_run(given.run)
     path.write_text(text)

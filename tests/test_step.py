@@ -1,6 +1,7 @@
 """Parts of an update: the gradient of a batch in parts, and the type in which it is computed."""
 
 import re
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 import scale_runs
 
-from jaxcnn import step, tree
+from jaxcnn import loop, step, tree
+from jaxcnn.ahead import compiled_ahead
 from jaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, replace
-from jaxcnn.task import build
+from jaxcnn.task import Task, build
 
 
 def gradient_of(batch_size=16, parts=1, seed=0, **model):
@@ -83,3 +85,44 @@ def test_the_norm_is_that_of_all_leaves():
     leaves = [rng.normal(size=size) for size in ((6, 5), (128, 3), (3, 3, 4, 2), (7,), ())]
     found = tree.norm({str(i): jnp.asarray(leaf, jnp.float32) for i, leaf in enumerate(leaves)})
     np.testing.assert_allclose(found, np.sqrt(sum(np.sum(leaf**2) for leaf in leaves)), rtol=1e-6)
+
+
+def test_an_update_compiled_ahead_is_the_same_and_its_call_compiles_nothing():
+    task = build(Config(steps=2, data=DataConfig("fake", batch_size=16, image_size=32)), 2)
+    batch = next(task.load("train").train_batches(0, 16, 0))
+    expected, sums = task.train_step(2)(task.initial_state(), batch)
+    ended = threading.Event()
+    told = "/jax/core/compile/backend_compile_duration"
+
+    def listen(event, seconds, **_):
+        if event == told:
+            ended.set()
+
+    state = jax.block_until_ready(task.initial_state())
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        update = compiled_ahead(task.train_step(2), task.abstract, task.abstract_batch(16))
+        assert ended.wait(60)  # nobody has called it
+        ended.clear()
+        found, ahead_sums = update(state, batch)
+        assert not ended.is_set()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert tree.digest(found._asdict()) == tree.digest(expected._asdict())
+    jax.tree.map(np.testing.assert_array_equal, ahead_sums, sums)
+    assert compiled_ahead(listen, task.abstract, task.abstract_batch(16)) is listen
+
+
+def test_a_run_compiles_while_it_reads_and_not_when_it_is_complete(tmp_path, monkeypatch):
+    config, order = Config(steps=2, data=DataConfig("fake", batch_size=16, image_size=32)), []
+
+    def noting(name, function):
+        return lambda *arguments, **named: (order.append(name), function(*arguments, **named))[1]
+
+    monkeypatch.setattr(loop, "compiled_ahead", noting("compile", compiled_ahead))
+    monkeypatch.setattr(Task, "load", noting("load", Task.load))
+    loop.run(config, tmp_path / "run", num_devices=1)
+    assert order == ["compile", "load", "load"]
+    order.clear()
+    loop.run(config, tmp_path / "run", num_devices=1)
+    assert order == ["load", "load"]

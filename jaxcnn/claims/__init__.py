@@ -3,6 +3,6 @@
 from jaxcnn.claims import claim, setting
 from jaxcnn.claims.catalog import CLAIMS, find
 from jaxcnn.claims.claim import Claim, Size
-from jaxcnn.claims.report import interval, run
+from jaxcnn.claims.report import draw, interval, run
 
-__all__ = ["CLAIMS", "Claim", "Size", "claim", "find", "interval", "run", "setting"]
+__all__ = ["CLAIMS", "Claim", "Size", "claim", "draw", "find", "interval", "run", "setting"]

@@ -91,8 +91,8 @@ CLAIMS = [
         "relu",
         "A deep network trains faster with ReLU than with tanh or sigmoid",
         "More Tricks: 'change activation function from sigmoid to ReLU (no more vanishing gradient)'",
-        "Dense layers of 128 units in a row, each activation at the best of the same rates; compared is the loss over the last "
-        "fifth of the updates.",
+        "Dense layers of 128 units in a row, each activation at the best of the same rates; compared is the loss "
+        "over the last fifth of the updates.",
         {
             "tanh": Question("training loss, tanh minus ReLU", "nats", above=0.0),
             "sigmoid": Question("training loss, sigmoid minus ReLU", "nats", above=0.0),
@@ -104,8 +104,8 @@ CLAIMS = [
         "vanishing_gradient",
         "With sigmoid the gradient vanishes towards the input, with ReLU not",
         "More Tricks: 'change activation function from sigmoid to ReLU (no more vanishing gradient)'",
-        "The same networks before their first update: the gradient of the loss over 256 images. What is lost is the norm of the "
-        "last layer's gradient over that of the first.",
+        "The same networks before their first update: the gradient of the loss over 256 images. What is lost is the "
+        "norm of the last layer's gradient over that of the first.",
         {
             "sigmoid": Question("lost with sigmoid minus lost with ReLU", "powers of ten", above=1.0),
             "relu": Question("lost with ReLU", "powers of ten", within=1.0),

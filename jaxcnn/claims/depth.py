@@ -142,8 +142,8 @@ CLAIMS = [
         "residual",
         "Plain networks get worse with depth, residual networks do not",
         "Does adding layers improve accuracy?",
-        "The networks of He et al. 2016 for CIFAR-10, narrow, with and without shortcuts; compared is the training error over "
-        "the last fifth of the updates.",
+        "The networks of He et al. 2016 for CIFAR-10, narrow, with and without shortcuts; compared is the training "
+        "error over the last fifth of the updates.",
         {
             "plain": Question("training error, deepest plain net minus shallowest", "percentage points", above=0.0),
             "residual": Question(

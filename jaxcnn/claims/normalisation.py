@@ -156,8 +156,8 @@ CLAIMS = [
         "batch_norm_rates",
         "BatchNorm makes training faster, and larger learning rates possible",
         "Batch Normalization: without it 'slow convergence'",
-        "Six convolutions, with and without BatchNorm, the same learning rates, constant; compared is the loss over the last "
-        "fifth of a short run. A rate is usable when a tenth of the loss by chance has gone by then.",
+        "Six convolutions, with and without BatchNorm, the same learning rates, constant; compared is the loss over "
+        "the last fifth of a short run. A rate is usable when a tenth of the loss by chance has gone by then.",
         {
             "faster": Question("training loss at the best rate, without BatchNorm minus with", "nats", above=0.0),
             "larger": Question("largest usable rate, with BatchNorm over without", "powers of ten", above=0.0),
@@ -169,8 +169,8 @@ CLAIMS = [
         "batch_norm_batch",
         "BatchNorm works best with minibatches of 64 to 256",
         "What Batch Norms really do: 'ideal minibatch size of 64 to 256'",
-        "One pass over the same images in minibatches of several sizes, with a rate in proportion; compared are the best of "
-        "64 to 256 and the best of the others.",
+        "One pass over the same images in minibatches of several sizes, with a rate in proportion; compared are the "
+        "best of 64 to 256 and the best of the others.",
         {
             "batch": Question(
                 "test accuracy, best of 64 to 256 minus best of the others", "percentage points", above=0.0
@@ -192,8 +192,8 @@ CLAIMS = [
         "batch_norm_noise",
         "BatchNorm adds a random shift and a random scale for each minibatch",
         "What Batch Norms really do: 'random shift per minibatch, random scale per minibatch'",
-        "Mean and deviation of each channel in minibatches of a trained network, against those of all of them; the shift should "
-        "fall with the root of the batch, by 4 from 16 to 256.",
+        "Mean and deviation of each channel in minibatches of a trained network, against those of all of them; the "
+        "shift should fall with the root of the batch, by 4 from 16 to 256.",
         {
             "noise": Question("random shift at 64 images", "% of a channel's deviation", above=1.0),
             "root": Question("random shift at 16 over that at 256, minus 4", "times", within=1.0),

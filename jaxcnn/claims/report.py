@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import pathlib
 import textwrap
 import time
@@ -50,7 +51,8 @@ def draw(claim: Claim, result: Mapping[str, Any], path: pathlib.Path) -> None:
         figure, axes = plt.subplots(figsize=(10, 6.2), layout="constrained")
         claim.draw(axes, result["shown"])
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title("\n".join(textwrap.wrap(claim.says, 72)), pad=14)
+        lines = math.ceil(len(claim.says) / 72)
+        axes.set_title("\n".join(textwrap.wrap(claim.says, len(claim.says) // lines + 8)), pad=14)  # of like length
         figure.supxlabel(verdict_line(result), fontsize=13, color="dimgray")
         plots.save(figure, path)
 

@@ -88,6 +88,9 @@ def _leave(exit_code: int) -> None:
     """End; where there are other processes, let them know."""
     if "jaxcnn.hosts" in sys.modules:  # not imported for this: it imports jax
         sys.modules["jaxcnn.hosts"].leave(exit_code)
+    if "jaxcnn.ahead" in sys.modules and sys.modules["jaxcnn.ahead"].is_compiling():
+        let_go()
+        os._exit(exit_code)  # who asked us to stop will not wait for a large network to be compiled
     sys.exit(exit_code)
 
 

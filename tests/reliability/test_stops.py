@@ -9,7 +9,7 @@ import time
 
 import protocol
 import pytest
-from conftest import ROOT, saved_steps
+from conftest import ROOT, finish, saved_steps
 from protocol import SAVED_EVERY, complete, end, logged_steps, start, stopped_at, wait_until
 
 SLOW = """
@@ -207,3 +207,38 @@ def test_what_standard_error_does_not_take_leaves_the_exit_code_alone():
         command = [sys.executable, "-c", program]
         done = subprocess.run(command, cwd=ROOT, env=environment, stderr=nowhere, stdout=subprocess.DEVNULL)
     assert done.returncode == 0
+
+
+def test_a_stop_does_not_wait_for_a_compilation(tmp_path):
+    program = """
+import os, signal, sys, time
+
+import jaxcnn.loop
+from jaxcnn.ahead import compiled_ahead
+from jaxcnn.cli import main
+from jaxcnn.task import Task
+
+load = Task.load
+
+
+class Slow:
+    def lower(self, *arguments):
+        return self
+
+    def compile(self):
+        time.sleep(120)
+
+
+def load_and_stop(*arguments, **named):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return load(*arguments, **named)
+
+
+Task.load, jaxcnn.loop.compiled_ahead = load_and_stop, lambda step, *shapes: compiled_ahead(Slow(), *shapes)
+main.main(["train", "lenet_digits", f"--workdir={sys.argv[1]}"])
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "run")]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE, text=True)
+    returncode, err = finish(process, timeout=90)
+    assert returncode == 75, err
+    assert saved_steps(tmp_path, "run") == [0]
