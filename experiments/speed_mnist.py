@@ -30,6 +30,7 @@ config = Config(
         nesterov=True,
         relative=True,
         rest="sgd",
+        rest_momentum=0.6,
         rest_layers=("fc",),
         rates=("*/bias=20",),
     ),

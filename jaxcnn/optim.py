@@ -33,8 +33,8 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
     lion (Chen et al. 2023): ``sign(momentum * m + (1 - momentum) * g) + weight_decay * params``, m an average of g with
     ``second_moment``. muon (Jordan 2024): the momentum of each kernel, as a matrix of inputs by outputs, made nearly
-    orthogonal by five Newton-Schulz steps and scaled by ``sqrt(max(1, outputs / inputs))``, or with ``relative`` to the norm
-    of the kernel; adam, or sgd, for the ``rest``; decay as adamw.
+    orthogonal by Newton-Schulz steps and scaled by ``sqrt(max(1, outputs / inputs))``, or with ``relative`` as if the kernel
+    had the norm of an orthogonal one; adam, or sgd, with a momentum of its own, for the ``rest``; decay as adamw.
 
     ``rates`` multiplies directions, of adamw, lion and muon before the decay.
 
@@ -58,7 +58,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         "lars": lambda: (decay, _trust(config.trust), trace, rates),
         "lamb": lambda: (adam, decay, _trust(1.0), rates),
         "lion": lambda: (optax.scale_by_lion(config.momentum, config.second_moment), rates, decay),
-        "muon": lambda: (_muon(config, trace), rates, decay),
+        "muon": lambda: (_muon(config), rates, decay),
     }
     return optax.chain(clip, *parts[config.name]())
 
@@ -83,9 +83,7 @@ def _trust(coefficient: float) -> optax.GradientTransformation:
     return optax.masked(optax.scale_by_trust_ratio(trust_coefficient=coefficient), decays)
 
 
-def _muon(config: OptimizerConfig, trace: optax.GradientTransformation) -> optax.GradientTransformation:
-    adam = optax.scale_by_adam(0.9, config.second_moment, config.epsilon, nesterov=config.nesterov)
-
+def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
     def of_matrix(leaf: jax.Array) -> contrib.MuonDimensionNumbers:
         return contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
 
@@ -93,25 +91,35 @@ def _muon(config: OptimizerConfig, trace: optax.GradientTransformation) -> optax
         return "rest" if leaf.ndim < 2 or matches(leaf_name(path), config.rest_layers) else "matrix"
 
     orthogonal = contrib.scale_by_muon(
+        ns_steps=config.newton_schulz,
         beta=config.momentum,
         nesterov=config.nesterov,
         eps=config.epsilon,
         weight_dimension_numbers=lambda matrices: jax.tree.map(of_matrix, matrices),
     )
-    scale = (
-        optax.scale_by_trust_ratio()
-        if config.relative
-        else optax.stateless(lambda directions, _: jax.tree.map(_by_shape, directions))
+    scale = _relative if config.relative else _by_shape
+    matrix = optax.chain(
+        orthogonal, optax.stateless(lambda directions, params: jax.tree.map(scale, directions, params))
     )
+    rest = {
+        "adam": optax.scale_by_adam(
+            config.rest_momentum, config.second_moment, config.epsilon, nesterov=config.nesterov
+        ),
+        "sgd": optax.trace(config.rest_momentum, nesterov=config.nesterov),
+    }
     labels = functools.partial(jax.tree_util.tree_map_with_path, label)
-    return optax.partition(
-        {"matrix": optax.chain(orthogonal, scale), "rest": adam if config.rest == "adam" else trace}, labels
-    )
+    return optax.partition({"matrix": matrix, "rest": rest[config.rest]}, labels)
 
 
-def _by_shape(direction: jax.Array) -> jax.Array:
+def _by_shape(direction: jax.Array, _: jax.Array) -> jax.Array:
     outputs = direction.shape[-1]
     return direction * math.sqrt(max(1, outputs**2 / direction.size))
+
+
+def _relative(direction: jax.Array, kernel: jax.Array) -> jax.Array:
+    """An orthogonal matrix of inputs by outputs has the norm ``sqrt(min(inputs, outputs))``."""
+    outputs = direction.shape[-1]
+    return direction * (norm(kernel) / math.sqrt(min(outputs, direction.size // outputs)))
 
 
 def _rates(rates: Sequence[str]) -> optax.GradientTransformation:

@@ -204,19 +204,19 @@ class OptimizerConfig:
         (), "patterns of layers that stay as they are, e.g. `conv1,layer1_*`; their BatchNorm uses its running moments"
     )
     decay_all: bool = option(False, "weight decay also on biases and normalisation parameters")
-    accumulate: int = option(
-        1, "parts of the batch whose gradients are computed one after the other, for less memory", at_least=1
-    )
+    accumulate: int = option(1, "parts of the batch whose gradients are computed in turn, for less memory", at_least=1)
     rates: tuple[str, ...] = option(
         (), "`PATTERN=FACTOR,...`: layers whose rate is another, the first that fits counts, e.g. `*/bias=64,fc=0.1`"
     )
-    relative: bool = option(False, "muon: scale a kernel's direction to the norm of the kernel")
+    newton_schulz: int = option(5, "muon: steps that make a direction orthogonal", at_least=1)
+    relative: bool = option(False, "muon: scale a kernel's direction with the norm of the kernel")
     rest: str = option(
         "adam",
         "muon: what updates biases, normalisation parameters and rest_layers",
         choices=("adam", "sgd"),
         on_resume="refuse",
     )
+    rest_momentum: float = option(0.9, "muon: momentum, or first-moment decay, of the rest", at_least=0, below=1)
     rest_layers: tuple[str, ...] = option(
         (), "muon: patterns of layers that it leaves to the rest, e.g. `fc`", on_resume="refuse"
     )
