@@ -67,9 +67,9 @@ def families(axes: Axes, points: Mapping[str, Sequence[Mapping[str, Any]]], what
         x = [member[what] for member in members]
         mean, half = zip(*(interval(member["accuracy"]) for member in members), strict=True)
         axes.errorbar(x, mean, half, marker="o", ms=9, capsize=5, color=COLOURS[i % len(COLOURS)], label=family)
-        for place, member in zip(zip(x, mean, strict=True), members, strict=True):
-            style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 11, "color": COLOURS[i % len(COLOURS)]}
-            axes.annotate(member["name"], place, (8, -16), **style)
+        style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 11, "color": COLOURS[i % len(COLOURS)]}
+        for place, following, member in zip(zip(x, mean, strict=True), [*mean[1:], mean[-1]], members, strict=True):
+            axes.annotate(member["name"], place, (8, -16 if following >= place[1] else 8), **style)  # beside the line
     axes.set_xscale("log")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(label)

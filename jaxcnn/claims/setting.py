@@ -20,15 +20,16 @@ def config(
     learning_rate: float = 0.05,
     augment: AugmentConfig = _AS_STORED,
     schedule: str = "cosine",
+    optimizer: str = "sgd",
     **overrides: Any,
 ) -> Config:
-    """SGD with momentum 0.9 and a cosine to zero; what a claim does not name is the same in all its ways."""
+    """Momentum 0.9 and a cosine to zero; what a claim does not name is the same in all its ways."""
     return Config(
         steps=steps,
         model=ModelConfig(model, overrides=overrides),
         data=DataConfig(batch_size=batch_size, **data),
         augment=augment,
-        optimizer=OptimizerConfig("sgd", learning_rate=learning_rate, momentum=0.9),
+        optimizer=OptimizerConfig(optimizer, learning_rate=learning_rate, momentum=0.9),
         schedule=ScheduleConfig(schedule, warmup=0.05),
     )
 
