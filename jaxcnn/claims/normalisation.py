@@ -63,6 +63,8 @@ def _draw_rates(axes: Axes, shown: Mapping[str, Any]) -> None:
     drawing.curves(axes, shown["rates"], shown["loss"], "learning rate", "training loss (nats), end of the run")
     axes.axhline(_CHANCE, color="gray", ls=":", label="chance")
     axes.set_xscale("log")
+    axes.set_xticks(shown["rates"], [f"{rate:g}" for rate in shown["rates"]])
+    axes.minorticks_off()
     axes.legend()
 
 
@@ -147,7 +149,7 @@ def _draw_noise(axes: Axes, shown: Mapping[str, Any]) -> None:
         axes, shown["batches"], shown["noise"], "images in a minibatch", "noise (% of a channel's deviation)"
     )
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    drawing.logarithmic(axes)
     axes.set_xticks(shown["batches"], [str(batch) for batch in shown["batches"]])
 
 
