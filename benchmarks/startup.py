@@ -71,7 +71,7 @@ def main() -> None:
         first_step(folder, -1)  # warms the caches
         starts = [first_step(folder, run) for run in range(repeats)]
     figures: dict[str, Any] = {"first_step_seconds": spread(starts)}
-    compiled = [compilations("lenet_digits" if tiny else "resnet18_cifar10") for _ in range(1 if tiny else 5)]
+    compiled = [compilations("lenet_digits" if tiny else "resnet18_cifar10") for _ in range(1 if tiny else 3)]
     figures["compilation_seconds"] = {name: spread([one[name] for one in compiled]) for name in compiled[0]}
     python = ROOT / ".venv" / "bin" / "python"
     if python.exists():
