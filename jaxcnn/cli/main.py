@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         complain(f"jaxcnn: {' '.join(str(error).split())}")
-        _leave(error.exit_code)
+        _leave(error.exit_code, argv is None)
     except KeyboardInterrupt:  # train has its own way to stop
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output is gone, e.g. `jaxcnn models | head -1`
@@ -64,10 +64,10 @@ def main(argv: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         complain(f"jaxcnn: {error.filename or 'a file'}: {error.strerror or error}")
-        _leave(2)
+        _leave(2, argv is None)
     except Exception:
         traceback.print_exc()
-        _leave(1)
+        _leave(1, argv is None)
 
 
 def _pretend(arguments: list[str]) -> None:
@@ -84,11 +84,11 @@ def _is_exact(arguments: list[str]) -> bool:
     return any(word.lstrip("-").lower() in ("elastic_exact", "elastic_exact=true") for word in arguments)
 
 
-def _leave(exit_code: int) -> None:
-    """End; where there are other processes, let them know."""
+def _leave(exit_code: int, ours: bool) -> None:
+    """End; where there are other processes, let them know. ``ours``: the process has nothing to do but our command."""
     if "jaxcnn.hosts" in sys.modules:  # not imported for this: it imports jax
         sys.modules["jaxcnn.hosts"].leave(exit_code)
-    if "jaxcnn.ahead" in sys.modules and sys.modules["jaxcnn.ahead"].is_compiling():
+    if ours and "jaxcnn.ahead" in sys.modules and sys.modules["jaxcnn.ahead"].is_compiling():
         let_go()
         os._exit(exit_code)  # who asked us to stop will not wait for a large network to be compiled
     sys.exit(exit_code)

@@ -211,7 +211,7 @@ def test_what_standard_error_does_not_take_leaves_the_exit_code_alone():
 
 def test_a_stop_does_not_wait_for_a_compilation(tmp_path):
     program = """
-import os, signal, sys, time
+import os, signal, time
 
 import jaxcnn.loop
 from jaxcnn.ahead import compiled_ahead
@@ -235,9 +235,9 @@ def load_and_stop(*arguments, **named):
 
 
 Task.load, jaxcnn.loop.compiled_ahead = load_and_stop, lambda step, *shapes: compiled_ahead(Slow(), *shapes)
-main.main(["train", "lenet_digits", f"--workdir={sys.argv[1]}"])
+main.main()
 """
-    command = [sys.executable, "-c", program, str(tmp_path / "run")]
+    command = [sys.executable, "-c", program, "train", "lenet_digits", f"--workdir={tmp_path / 'run'}"]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE, text=True)
     returncode, err = finish(process, timeout=90)
     assert returncode == 75, err
