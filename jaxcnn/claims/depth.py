@@ -31,7 +31,7 @@ def _small_kernels(size: Size) -> Measured:
     for name, (block, widths) in arms.items():
         net = config(
             "vgg_tiny",
-            _half(size),
+            {**small(size, CIFAR10), "image_size": size.pick(32, 16, 32)},
             steps,
             blocks=(block,) * 3,
             widths=tuple(times * w for w in widths),
