@@ -109,10 +109,8 @@ def _history(size: Size) -> Measured:
         "batch_norm": False,
     }
     resnet: dict[str, Any] = {"depth": size.pick(8, 8, 20), "width": size.pick(4, 8, 16)}
-    adam: dict[str, Any] = {
-        "optimizer": "adam",
-        "learning_rate": 0.001,
-    }  # by SGD some have not begun to learn when it ends
+    # At one rate of SGD some have not begun to learn when it ends.
+    adam: dict[str, Any] = {"optimizer": "adam", "learning_rate": 0.001}
     nets = {
         "LeNet-5\n1998": config("lenet5", data, steps, **adam),
         "AlexNet\n2012": config("alexnet_tiny", large, steps, **adam, **alexnet),
