@@ -6,8 +6,7 @@ Its published record is 2.59 s on one A100 for a mean accuracy of 94 %, compilat
 a sum over the batch and the logits are divided by their inputs; the rates here say the same for a mean. Timed by
 ``benchmarks/speed.py``.
 
-Measured: 90.65 % of the test images right (94 % is the aim), mean of 1, 3,068 s on 2 cores of Intel(R)
-Xeon(R) Processor, in float32.
+Measured: not yet.
 """
 
 from jaxcnn import (
