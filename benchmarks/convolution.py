@@ -21,7 +21,7 @@ environment.prepare()
 from jaxcnn.nn import convolution  # noqa: E402
 from jaxcnn.nn.convolution import Geometry, Product, Way  # noqa: E402
 
-WAYS: tuple[Way, ...] = ("native", "canonical", "dot", "halved", "folded", "banded")
+WAYS: tuple[Way, ...] = ("native", "canonical", "dot", "halved", "folded", "banded", "winograd")
 # batch, image, channels in and out, kernel, stride, padding on each side
 CASES = {
     "LeNet-5, conv1": (64, 28, 1, 6, 5, 1, 2),
@@ -68,6 +68,8 @@ def possible(way: Way, of: Product, case: tuple[int, ...]) -> bool:
         return size == 1 and of == "x"
     if way == "canonical":
         return of != "y"
+    if way == "winograd":
+        return k == 3 and s == 1 and channels_in >= 16
     if way == "banded" and (of != "x" or size > 4 * k):
         return False
     if way in ("folded", "banded"):
@@ -116,7 +118,7 @@ def main() -> None:
             geometry = products(case)[of][0]
             multiply_adds = batch * int(np.prod(geometry.result)) * k * k * channels_in * channels_out
             found = {way: spread(times) for way, times in measure(ways(of, case), 2 if tiny else 7, 0.05).items()}
-            chosen = convolution.choose(of, geometry, channels_in, channels_out)
+            chosen = convolution.choose(of, geometry, batch, channels_in, channels_out)
             rows[f"{name}: {of}"] = {"multiply_adds": multiply_adds, "chosen": chosen, "ms": found}
             print(
                 f"{name:40} {of} ",

@@ -3,10 +3,11 @@
     python benchmarks/cpu_vs_torch.py [--tiny]
 
 The same network, batch, optimizer (SGD with momentum) and precision (float32), as ``jaxcnn bench MODEL --vs=torch`` has it.
-PyTorch runs eager, in its default and in the channels-last layout, and the faster of the two is the peer.
+PyTorch runs in a process of its own, eager, in its default and in the channels-last layout; the faster of the two is the peer.
 """
 
 import dataclasses
+import importlib.metadata
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,6 @@ from jaxcnn import environment
 environment.prepare()
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # both want the memory of a GPU
 
-import torch  # noqa: E402
 from results import spread, write  # noqa: E402
 
 from jaxcnn.bench import model as bench  # noqa: E402
@@ -47,7 +47,12 @@ def compare(name: str, cases: Mapping[str, Mapping[str, Any]], peers: Sequence[s
         fields = ("dtype", "device", "failed", "compile_seconds", "flops", "bytes_accessed", "memory")
         rows[case] = rate | {"ratio": found.ratio} | {f: dataclasses.asdict(found)[f] for f in fields}
     clock = "half a second of updates, or one, on images that are on the device; no compilation"
-    write(name, clock, {"torch": torch.__version__, "unit": "training images per second", "rows": rows}, tiny)
+    write(
+        name,
+        clock,
+        {"torch": importlib.metadata.version("torch"), "unit": "training images per second", "rows": rows},
+        tiny,
+    )
 
 
 def main() -> None:

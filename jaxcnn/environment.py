@@ -4,6 +4,7 @@ Only the standard library is imported here. What the user has set is respected.
 """
 
 import contextlib
+import ctypes
 import gc
 import hashlib
 import importlib.metadata
@@ -13,6 +14,9 @@ import pathlib
 import platform
 import subprocess
 import sys
+
+# Of malloc.h, for mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 _FAST_CONVOLUTION = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 
@@ -46,6 +50,7 @@ def prepare(num_threads: int | None = None) -> None:
     small convolutions off a slow path of the CPU backend; it is experimental, so it is set only where a probe of the
     installed jaxlib succeeded.
     """
+    _keep_memory()
     gc.set_threshold(100_000)  # tracing makes objects by the million, none in cycles: collecting took a third of it
     os.environ.setdefault("NPROC", str(num_threads or num_cores()))
     # 3: fatal only. XLA logs an error for each program that it loads from the cache because it does not find two of
@@ -61,6 +66,24 @@ def prepare(num_threads: int | None = None) -> None:
         return
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def _keep_memory() -> None:
+    """Let the C library keep what is freed, for the next allocation.
+
+    XLA allocates the intermediate arrays of a program in each call, on a CPU often gigabytes. As a mapping of its own, which
+    is how the GNU C library gives large blocks away, they come as untouched pages: the kernel finds and clears each of them
+    again, in every step. An arena other than the main one cannot hold large blocks, so there is one. What the user has said
+    about malloc is respected.
+    """
+    said = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(
+        name.startswith("MALLOC_") for name in os.environ
+    )
+    if platform.libc_ver()[0] != "glibc" or said:
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1)):
+        mallopt(option, value)
 
 
 def num_cores() -> int:

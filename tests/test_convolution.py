@@ -11,7 +11,7 @@ from conftest import quick_compilation
 from jax import lax
 
 from jaxcnn import nn
-from jaxcnn.nn import convolution
+from jaxcnn.nn import convolution, winograd
 from jaxcnn.nn.convolution import Geometry
 
 # batch, channels in and out, geometry: few and many channels, strides beyond the kernel, more padding than kernel, pixels
@@ -22,6 +22,7 @@ CASES = [
     (2, 5, 7, Geometry((6, 11), (2, 3), (1, 1), ((0, 1), (3, 0)))),
     (2, 20, 9, Geometry((5, 4), (3, 3), (1, 1), ((1, 1), (1, 1)))),
     (1, 3, 4, Geometry((3, 2), (2, 2), (1, 1), ((3, 0), (2, 4)))),
+    (4, 3, 2, Geometry((7, 10), (3, 3), (1, 1), ((3, 0), (1, 4)))),
     (2, 3, 8, Geometry((13, 12), (7, 7), (2, 2), ((3, 3), (3, 3)))),
     (2, 3, 4, Geometry((17, 16), (5, 4), (4, 3), ((2, 1), (0, 2)))),
     (2, 4, 3, Geometry((8, 9), (1, 2), (3, 3), ((0, 0), (1, 1)))),
@@ -32,7 +33,7 @@ CASES = [
     (3, 4, 5, Geometry((4, 3), (4, 3), (2, 2), ((1, 2), (0, 1)))),
     (3, 8, 5, Geometry((1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)))),
 ]
-SOME = [CASES[0], CASES[5], CASES[11]]
+SOME = [CASES[0], CASES[6], CASES[12], (4, 32, 32, Geometry((9, 8), (3, 3), (1, 1), ((1, 1), (1, 1))))]
 
 
 def windows(x, geometry):
@@ -62,7 +63,7 @@ def operands(case):
     batch, channels_in, channels_out, geometry = case
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, *geometry.image, channels_in))
-    w = rng.normal(size=(*geometry.kernel, channels_in, channels_out))
+    w = rng.normal(size=(*geometry.kernel, channels_in, channels_out)) / np.sqrt(channels_in * np.prod(geometry.kernel))
     return x, w, rng.normal(size=(batch, *geometry.result, channels_out))
 
 
@@ -74,6 +75,8 @@ def ways(geometry):
         yield "halved"
     if geometry.stride == (1, 1):
         yield from ("folded", "banded")
+    if geometry.stride == (1, 1) and geometry.kernel == (3, 3):
+        yield "winograd"
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -97,6 +100,20 @@ def test_every_way_gives_the_product_by_its_definition(case):
         np.testing.assert_allclose(
             value, wanted[of], rtol=0, atol=1e-5 * np.abs(wanted[of]).max(), err_msg=f"{of} {way}"
         )
+
+
+def test_images_go_through_winograd_in_slices_that_fit_the_cache(monkeypatch):
+    """Equal slices: three images of six at a time."""
+    channels, geometry = 4, Geometry((7, 6), (3, 3), (1, 1), ((1, 1), (1, 1)))
+    x, w, y = operands((6, channels, channels, geometry))
+    wanted = defined(x, w, y, geometry)
+    x, w, y = (each.astype(np.float32) for each in (x, w, y))
+    tiles = 4 * 3 * 16 * 2 * channels * 4  # bytes an image
+    monkeypatch.setattr(winograd, "_SLICE", 5 * tiles)
+    for of, pair in {"y": (x, w), "x": (y, w), "w": (x, y)}.items():
+        call = functools.partial(convolution.compute, "winograd", of, geometry=geometry)
+        assert "length=2" in str(jax.make_jaxpr(call)(*pair))
+        np.testing.assert_allclose(call(*pair), wanted[of], rtol=0, atol=1e-5 * np.abs(wanted[of]).max(), err_msg=of)
 
 
 @pytest.mark.parametrize("case", SOME, ids=str)
@@ -150,16 +167,20 @@ def test_the_type_of_the_operands_is_that_of_the_result(dtype):
 
 
 @pytest.mark.parametrize(
-    ("of", "channels", "geometry", "way"),
+    ("of", "sizes", "geometry", "way"),
     [
-        ("y", (64, 256), Geometry((56, 56), (1, 1), (1, 1), ((0, 0), (0, 0))), "dot"),
-        ("w", (16, 120), Geometry((5, 5), (5, 5), (1, 1), ((0, 0), (0, 0))), "dot"),
-        ("y", (6, 16), Geometry((14, 14), (5, 5), (1, 1), ((0, 0), (0, 0))), "folded"),
-        ("x", (6, 16), Geometry((14, 14), (5, 5), (1, 1), ((0, 0), (0, 0))), "banded"),
-        ("x", (3, 16), Geometry((64, 64), (3, 3), (1, 1), ((1, 1), (1, 1))), "folded"),
-        ("y", (64, 64), Geometry((32, 32), (3, 3), (1, 1), ((1, 1), (1, 1))), "native"),
-        ("w", (64, 64), Geometry((32, 32), (3, 3), (2, 2), ((1, 1), (1, 1))), "canonical"),
+        ("y", (8, 64, 256), Geometry((56, 56), (1, 1), (1, 1), ((0, 0), (0, 0))), "dot"),
+        ("w", (8, 16, 120), Geometry((5, 5), (5, 5), (1, 1), ((0, 0), (0, 0))), "dot"),
+        ("y", (8, 6, 16), Geometry((14, 14), (5, 5), (1, 1), ((0, 0), (0, 0))), "folded"),
+        ("x", (8, 6, 16), Geometry((14, 14), (5, 5), (1, 1), ((0, 0), (0, 0))), "banded"),
+        ("x", (8, 3, 16), Geometry((64, 64), (3, 3), (1, 1), ((1, 1), (1, 1))), "folded"),
+        ("y", (8, 64, 64), Geometry((32, 32), (3, 3), (1, 1), ((1, 1), (1, 1))), "winograd"),
+        ("x", (8, 32, 64), Geometry((8, 8), (3, 3), (1, 1), ((1, 1), (1, 1))), "winograd"),
+        ("y", (1, 512, 512), Geometry((7, 7), (3, 3), (1, 1), ((1, 1), (1, 1))), "native"),
+        ("w", (64, 16, 32), Geometry((32, 32), (3, 3), (1, 1), ((1, 1), (1, 1))), "canonical"),
+        ("y", (8, 64, 64), Geometry((32, 32), (5, 5), (1, 1), ((2, 2), (2, 2))), "native"),
+        ("w", (8, 64, 64), Geometry((32, 32), (3, 3), (2, 2), ((1, 1), (1, 1))), "canonical"),
     ],
 )
-def test_what_is_chosen_on_a_cpu(of, channels, geometry, way):
-    assert convolution.choose(of, geometry, *channels) == way
+def test_what_is_chosen_on_a_cpu(of, sizes, geometry, way):
+    assert convolution.choose(of, geometry, *sizes) == way

@@ -1,6 +1,7 @@
 """launch.sh with a stand-in for Python: which set-up it does, when, and what it runs. The real thing is .ci/run's."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -93,3 +94,26 @@ def test_the_environment_is_set_before_jax_and_the_users_word_counts():
     mine = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
     assert ask(XLA_FLAGS=mine)[1].strip() == mine
     assert ask(XLA_FLAGS="--xla_dump_to=/tmp/x")[1].startswith("--xla_dump_to=/tmp/x")
+
+
+def test_what_a_step_frees_is_kept_for_the_next():
+    """XLA's large arrays come from the C library, which would hand each of them out as pages that are touched anew."""
+    code = (
+        "from jaxcnn.environment import prepare; prepare()\n"
+        "import resource, threading, numpy as np\n"
+        "faults = []\n"
+        "def work():\n"
+        "    for _ in range(3):\n"
+        "        np.ones(2**24); faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)\n"
+        "thread = threading.Thread(target=work); thread.start(); thread.join()\n"
+        "print(faults[2] - faults[0])"
+    )
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    plain["NUMPY_MADVISE_HUGEPAGE"] = "0"  # pages of one size
+    counts = [
+        int(subprocess.run([sys.executable, "-c", code], env=plain | more, capture_output=True, check=True).stdout)
+        for more in ({}, {"MALLOC_TRIM_THRESHOLD_": "0"})
+    ]
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("the C library here is not GNU's")
+    assert counts[0] < 1000 < counts[1], "of 65,536 pages"

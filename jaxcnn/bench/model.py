@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from jaxcnn import complexity
 from jaxcnn import mesh as meshes
+from jaxcnn.bench.beside import Beside, random_batch
 from jaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig
 from jaxcnn.data.catalog import Dataset
 from jaxcnn.errors import UsageError
@@ -116,30 +116,33 @@ def measure(task: Task, mode: str, turns: int, peers: Sequence[str] = (), trace:
       peers: of ``PEERS``, measured too.
       trace: folder for a trace of a turn of ours, to be read with TensorBoard, XProf or Perfetto.
     """
-    config, rng = task.config, np.random.default_rng(0)
+    config = task.config
     meshes.check_batch("batch_size", config.data.batch_size, task.mesh)
-    image = rng.integers(0, 256, (config.data.batch_size, *task.image_shape), np.uint8)
-    label = rng.integers(0, task.num_classes, config.data.batch_size, np.int32)
+    image, label = random_batch(config.data.batch_size, task.image_shape, task.num_classes)
     begin = time.perf_counter()
     compiled, run = _ours(task, image, label, mode)
     compile_seconds = time.perf_counter() - begin
     ways, failed = {"jaxcnn": run}, {}
     steps = {"jaxcnn": _steps_of_a_turn(run)}
-    for way in peers:
-        try:
-            ways[way] = _theirs(way, task, image, label, mode)
-            steps[way] = _steps_of_a_turn(ways[way])
-        except UsageError:
-            raise
-        except Exception as error:  # torch.compile needs a compiler; whatever it says is reported
-            failed[way] = (str(error).strip() or type(error).__name__).splitlines()[0]
-            ways.pop(way, None)
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(turns):
-        for way, call in ways.items():
-            begin = time.perf_counter()
-            call(steps[way])
-            seconds[way].append((time.perf_counter() - begin) / steps[way])
+    if peers and task.mesh.size > 1:
+        raise UsageError(f"--vs=torch: PyTorch runs on one device here, not on {task.mesh.size}; use --num_devices=1")
+    with Beside() if peers else contextlib.nullcontext() as beside:
+        for way in peers:
+            assert beside is not None
+            try:
+                ways[way] = _theirs(beside, way, task, mode)
+                steps[way] = _steps_of_a_turn(ways[way])
+            except UsageError:
+                raise
+            except RuntimeError as error:  # torch.compile needs a compiler; whatever it says is reported
+                failed[way] = str(error)
+                ways.pop(way, None)
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(turns):
+            for way, call in ways.items():
+                begin = time.perf_counter()
+                call(steps[way])
+                seconds[way].append((time.perf_counter() - begin) / steps[way])
     if trace is not None:
         with jax.profiler.trace(trace):
             run(steps["jaxcnn"])
@@ -210,25 +213,18 @@ def _steps_of_a_turn(run: Run) -> int:
     return max(1, math.ceil(_TURN / (time.perf_counter() - begin)))
 
 
-def _theirs(way: str, task: Task, image: np.ndarray, label: np.ndarray, mode: str) -> Run:
-    try:
-        import torch
-
-        from jaxcnn.bench import peer
-    except ImportError as error:
-        raise UsageError(f"--vs=torch needs PyTorch, which is not installed ({error}); pip install torch") from None
-    if task.mesh.size > 1:
-        raise UsageError(f"--vs=torch: PyTorch runs on one device here, not on {task.mesh.size}; use --num_devices=1")
-    with contextlib.suppress(RuntimeError, ValueError):  # the same cores as ours
-        torch.set_num_threads(int(os.environ.get("NPROC", "")))
-    return peer.make_run(
+def _theirs(beside: Beside, way: str, task: Task, mode: str) -> Run:
+    model, dataset = task.config.model, task.dataset
+    return beside.make_run(
         way,
-        task.model,
-        image,
-        label,
-        task.dataset.mean,
-        task.dataset.std,
-        dtype=task.config.model.dtype,
+        model=model.name,
+        fields=dict(model.overrides),
+        image_shape=task.image_shape,
+        num_classes=task.num_classes,
+        batch_size=task.config.data.batch_size,
+        mean=dataset.mean,
+        std=dataset.std,
+        dtype=model.dtype,
         train=mode == "train",
         learning_rate=_LEARNING_RATE,
     )

@@ -5,16 +5,21 @@ Modules are called as torchvision calls them, so that ``interop`` reads their we
 
 import collections
 import functools
-from collections.abc import Callable
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from flax import linen
 from torch import nn
 
+from jaxcnn.bench.beside import random_batch
 from jaxcnn.errors import UsageError
 from jaxcnn.models.alexnet import AlexNet
 from jaxcnn.models.lenet import LeNet5
+from jaxcnn.models.registry import create_model
 from jaxcnn.models.resnet import ResNet
 from jaxcnn.models.vgg import VGG
 
@@ -185,27 +190,32 @@ WAYS = {"torch": (False, False), "torch channels_last": (True, False), "torch co
 
 def make_run(
     way: str,
-    model: linen.Module,
-    image: Any,
-    label: Any,
-    mean: Any,
-    std: Any,
-    *,
+    model: str,
+    fields: dict[str, Any],
+    image_shape: Sequence[int],
+    num_classes: int,
+    batch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
     dtype: str,
     train: bool,
     learning_rate: float,
+    num_threads: int,
 ) -> Callable[[int], None]:
     """A function of the number of steps, with weights of its own.
 
     Args:
       way: of ``WAYS``.
-      model: ours.
-      image, label: a batch, uint8 ``[B, H, W, C]`` and int ``[B]``, that lies on the device before the clock starts.
+      model, fields: name of ours, and what is not as by default.
+      image_shape, num_classes, batch_size: of the batch, which lies on the device before the clock starts.
       mean, std: per channel, of what the network takes.
       dtype: "float32" or "bfloat16" (autocast).
       train: SGD with momentum 0.9; otherwise the forward pass in evaluation.
       learning_rate: of it.
+      num_threads: on a CPU.
     """
+    torch.set_num_threads(num_threads)
+    image, label = random_batch(batch_size, tuple(image_shape), num_classes)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")  # what JAX does on a GPU
     torch.backends.cudnn.benchmark = True
@@ -214,7 +224,7 @@ def make_run(
 
     channels_last, compiled = WAYS[way]
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    network: Any = make_peer(model, image.shape[-1])
+    network: Any = make_peer(create_model(model, num_classes, **fields), image.shape[-1])
     network = network.to(device=device, memory_format=layout).train(train)
     pixels = torch.tensor(image, device=device).permute(0, 3, 1, 2).contiguous(memory_format=layout)
     optimizer = torch.optim.SGD(network.parameters(), learning_rate, momentum=0.9)
@@ -242,3 +252,27 @@ def make_run(
             torch.cuda.synchronize()
 
     return run
+
+
+def main() -> None:
+    """Answer what ``beside.Beside`` asks: to make a run, or to run it for some steps."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what torch prints is no answer
+    runs: dict[str, Callable[[int], None]] = {}
+    for line in sys.stdin:
+        way, what = json.loads(line)
+        answer = "done", ""
+        try:
+            if isinstance(what, int):
+                runs[way](what)
+            else:
+                runs[way] = make_run(way, **what)
+        except UsageError as error:
+            answer = "usage", str(error)
+        except Exception as error:  # of torch's many kinds
+            answer = "failed", (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

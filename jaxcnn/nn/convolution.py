@@ -10,7 +10,7 @@ reasons are measurements (``benchmarks/convolution.py``).
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,28 +19,13 @@ from jax.core import ShapedArray
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
+import jaxcnn.nn.canonical as canonical
+import jaxcnn.nn.winograd as winograd
+from jaxcnn.nn.geometry import LAYOUT, Geometry, padded
 from jaxcnn.typing import Array
 
 Product: TypeAlias = Literal["y", "x", "w"]
-Way: TypeAlias = Literal["native", "canonical", "dot", "halved", "folded", "banded"]
-
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-
-class Geometry(NamedTuple):
-    """What is fixed of a convolution beside batch and channels; a pair is (rows, columns)."""
-
-    image: tuple[int, int]
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
-
-    @property
-    def result(self) -> tuple[int, int]:
-        """Rows and columns of y."""
-        sizes = zip(self.image, self.kernel, self.stride, self.padding, strict=True)
-        rows, columns = ((n + before + after - k) // s + 1 for n, k, s, (before, after) in sizes)
-        return rows, columns
+Way: TypeAlias = Literal["native", "canonical", "dot", "halved", "folded", "banded", "winograd"]
 
 
 def convolution(x: Array, w: Array, stride: tuple[int, int], padding: tuple[tuple[int, int], tuple[int, int]]) -> Array:
@@ -49,7 +34,7 @@ def convolution(x: Array, w: Array, stride: tuple[int, int], padding: tuple[tupl
     return _bind(x, w, of="y", geometry=geometry)
 
 
-def choose(of: Product, geometry: Geometry, channels_in: int, channels_out: int) -> Way:
+def choose(of: Product, geometry: Geometry, batch: int, channels_in: int, channels_out: int) -> Way:
     """The fastest way on a CPU; each rule with its reason, as ``benchmarks/convolution.py`` measures it."""
     if geometry.padding == ((0, 0), (0, 0)) and geometry.kernel in ((1, 1), geometry.image):
         if geometry.image == (1, 1) and channels_in % 2 == 0 and channels_in * channels_out >= 2**20:
@@ -60,6 +45,9 @@ def choose(of: Product, geometry: Geometry, channels_in: int, channels_out: int)
         if of == "x" and geometry.image[1] <= 4 * geometry.kernel[1]:
             return "banded"  # most of a row of pixels is under some tap of the kernel: one product for all of it
         return "folded"  # with few channels the products are too small for the machine, and some pixels are one larger
+    small = min(channels_in, channels_out) < 32 or batch * math.prod(geometry.result) < 256
+    if geometry.kernel == (3, 3) and geometry.stride == (1, 1) and not small:
+        return "winograd"  # fewer multiplications outweigh the bytes of the tiles, and the transform of the kernels
     # Native gradients leave it to XLA to bring images and kernels into the layout that its library wants. In a loop it
     # does not, and they are ten to two hundred times slower there (jax-ml/jax#12868).
     return "native" if of == "y" else "canonical"
@@ -67,11 +55,19 @@ def choose(of: Product, geometry: Geometry, channels_in: int, channels_out: int)
 
 def compute(way: Way, of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
     """One of the products, in one of the ways; all give the same but for rounding."""
-    padded = any(max(pads) >= k for pads, k in zip(geometry.padding, geometry.kernel, strict=True))
-    if (way == "canonical" and of != "y") or (of == "x" and padded):  # native would be wrong, see ``_canonical_x``
-        return (_canonical_x if of == "x" else _canonical_w)(a, b, geometry)
+    padded = way != "winograd" and any(
+        max(pads) >= k for pads, k in zip(geometry.padding, geometry.kernel, strict=True)
+    )
+    if (way == "canonical" and of != "y") or (of == "x" and padded):  # native would be wrong, see ``canonical``
+        return (canonical.image_gradient if of == "x" else canonical.kernel_gradient)(a, b, geometry)
+    if way == "winograd":
+        return getattr(winograd, {"y": "result", "x": "image_gradient", "w": "kernel_gradient"}[of])(
+            a, b, geometry.padding
+        )
     if way == "folded":
         return _folded(of, a, b, geometry)
+    if way == "dot" and of == "w":
+        return _dot_w(a, b, geometry)
     if way in ("halved", "banded") and of == "x":
         return _halved(a, b) if way == "halved" else _banded(a, b, geometry)
     forward = functools.partial(_dot if way in ("dot", "halved") else _native, geometry=geometry)
@@ -107,14 +103,25 @@ def num_macs(equation: Any) -> int:
 
 
 def _native(x: Array, w: Array, geometry: Geometry) -> Array:
-    return lax.conv_general_dilated(x, w, geometry.stride, geometry.padding, dimension_numbers=_LAYOUT)
+    return lax.conv_general_dilated(x, w, geometry.stride, geometry.padding, dimension_numbers=LAYOUT)
 
 
 def _dot(x: Array, w: Array, geometry: Geometry) -> Array:
     """A kernel of one pixel, or as large as the image: one matrix product."""
+    return (_windows(x, geometry) @ w.reshape(-1, w.shape[3])).reshape(x.shape[0], *geometry.result, w.shape[3])
+
+
+def _dot_w(x: Array, y: Array, geometry: Geometry) -> Array:
+    """x is turned round first: left to itself XLA turns round whichever it likes, up to four times as slow."""
+    turned = lax.optimization_barrier(_windows(x, geometry).T)
+    return (turned @ y.reshape(-1, y.shape[3])).reshape(*geometry.kernel, x.shape[3], y.shape[3])
+
+
+def _windows(x: Array, geometry: Geometry) -> Array:
+    """What each kernel of ``_dot`` sees, as a row."""
     if geometry.kernel == (1, 1):
-        return x[:, :: geometry.stride[0], :: geometry.stride[1]] @ w[0, 0]
-    return (x.reshape(x.shape[0], -1) @ w.reshape(-1, w.shape[3]))[:, None, None, :]
+        return x[:, :: geometry.stride[0], :: geometry.stride[1]].reshape(-1, x.shape[3])
+    return x.reshape(x.shape[0], -1)
 
 
 def _halved(y: Array, w: Array) -> Array:
@@ -142,24 +149,24 @@ def _folded(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
 
     def image(x: Array) -> Array:
         right = fold * folded.image[1] - geometry.image[1] - left
-        return _padded(x, [(0, 0), (left, right)]).reshape(*x.shape[:2], folded.image[1], -1)
+        return padded(x, [(0, 0), (left, right)]).reshape(*x.shape[:2], folded.image[1], -1)
 
     def kernels(w: Array) -> Array:
         rows, _, channels_in, channels_out = w.shape
-        moved = [_padded(w.transpose(2, 0, 1, 3), [(0, 0), (i, fold * across - kernel - i)]) for i in range(fold)]
+        moved = [padded(w.transpose(2, 0, 1, 3), [(0, 0), (i, fold * across - kernel - i)]) for i in range(fold)]
         whole = jnp.stack(moved, 4).reshape(channels_in, rows, across, fold, channels_out, fold)
         return whole.transpose(1, 2, 3, 0, 5, 4).reshape(rows, across, fold * channels_in, fold * channels_out)
 
     def result(y: Array) -> Array:
-        return _padded(y, [(0, 0), (0, fold * blocks - width)]).reshape(*y.shape[:2], blocks, -1)
+        return padded(y, [(0, 0), (0, fold * blocks - width)]).reshape(*y.shape[:2], blocks, -1)
 
     if of == "y":
         y = _native(image(a), kernels(b), folded)
         return y.reshape(a.shape[0], geometry.result[0], fold * blocks, -1)[:, :, :width]
     missing = jax.ShapeDtypeStruct(_shape(of, a.shape, b.shape, geometry), a.dtype)
     if of == "x":
-        return jax.linear_transpose(image, missing)(_canonical_x(result(a), kernels(b), folded))[0]
-    return jax.linear_transpose(kernels, missing)(_canonical_w(image(a), result(b), folded))[0]
+        return jax.linear_transpose(image, missing)(canonical.image_gradient(result(a), kernels(b), folded))[0]
+    return jax.linear_transpose(kernels, missing)(canonical.kernel_gradient(image(a), result(b), folded))[0]
 
 
 def _banded(y: Array, w: Array, geometry: Geometry) -> Array:
@@ -170,81 +177,11 @@ def _banded(y: Array, w: Array, geometry: Geometry) -> Array:
     (height, width), (rows, columns) = geometry.image, geometry.result
     (top, _), (left, _) = geometry.padding
     ends = [(j - left, width - geometry.kernel[1] - j + left) for j in range(columns)]
-    band = jnp.stack([_padded(w, [end, (0, 0)]) for end in ends], 3).reshape(-1, columns * w.shape[3])
+    band = jnp.stack([padded(w, [end, (0, 0)]) for end in ends], 3).reshape(-1, columns * w.shape[3])
     shares = (y.reshape(y.shape[0] * rows, -1) @ band.T).reshape(-1, rows, geometry.kernel[0], width * w.shape[2])
     ends = [(i - top, height - rows - i + top) for i in range(geometry.kernel[0])]
-    moved = [_padded(shares[:, :, i, None], [end, (0, 0)]) for i, end in enumerate(ends)]
+    moved = [padded(shares[:, :, i, None], [end, (0, 0)]) for i, end in enumerate(ends)]
     return functools.reduce(jnp.add, moved).reshape(-1, height, width, w.shape[2])
-
-
-# Gradients as convolutions in the layout of the forward pass.
-
-
-def _canonical_x(y: Array, w: Array, geometry: Geometry) -> Array:
-    """y convolved with the kernels turned round; with a stride, of each phase of the image by its own part of the kernel."""
-    if geometry.stride != (1, 1):
-        grid, phases = _phases(geometry)
-        parts = []
-        for (i, j), phase in phases:
-            part = _canonical_x(y, w[i :: geometry.stride[0], j :: geometry.stride[1]], phase)
-            spare = [(0, size - n) for size, n in zip(grid, part.shape[1:3], strict=True)]
-            parts.append(((i, j), _padded(part, spare)))
-        whole = _interleaved(parts, geometry.stride)
-        sizes = zip(geometry.image, whole.shape[1:3], geometry.padding, strict=True)
-        return _padded(whole, [(-before, before + n - m) for n, m, (before, _) in sizes])
-    pads = [
-        (k - 1 - before, k - 1 - after) for k, (before, after) in zip(geometry.kernel, geometry.padding, strict=True)
-    ]
-    # What lies in the padding alone is cut off here: XLA's convolution with negative padding reads beyond its memory on CPU.
-    y = _padded(y, [(min(before, 0), min(after, 0)) for before, after in pads])
-    pads = [(max(before, 0), max(after, 0)) for before, after in pads]
-    turned = lax.optimization_barrier(w[::-1, ::-1].transpose(0, 1, 3, 2))
-    return lax.conv_general_dilated(y, turned, (1, 1), pads, dimension_numbers=_LAYOUT)
-
-
-def _canonical_w(x: Array, y: Array, geometry: Geometry) -> Array:
-    """x convolved with y: the batch takes the place of the channels, and the channels that of the batch.
-
-    A stride sets the pixels of y apart. Rows of x that no window reaches are cut off first.
-    """
-    reached = [(n - 1) * s + k for n, s, k in zip(geometry.result, geometry.stride, geometry.kernel, strict=True)]
-    ends = [r - n - before for r, n, (before, _) in zip(reached, geometry.image, geometry.padding, strict=True)]
-    x = _padded(x, [(0, min(after, 0)) for after in ends])
-    x, y = lax.optimization_barrier((x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)))
-    padding = [(before, max(after, 0)) for after, (before, _) in zip(ends, geometry.padding, strict=True)]
-    w = lax.conv_general_dilated(x, y, (1, 1), padding, rhs_dilation=geometry.stride, dimension_numbers=_LAYOUT)
-    return w.transpose(1, 2, 0, 3)
-
-
-def _phases(geometry: Geometry) -> tuple[tuple[int, int], list[tuple[tuple[int, int], Geometry]]]:
-    """A convolution with a stride s is a sum of s x s without one: of every s-th pixel with every s-th tap.
-
-    Returns the rows and columns of the largest phase of the padded image, and of each its place and convolution. A phase
-    that no tap sees is left out.
-    """
-    (down, right), (rows, columns), (height, width) = geometry.stride, geometry.result, geometry.kernel
-    grid = rows + -(-height // down) - 1, columns + -(-width // right) - 1
-    phases = []
-    for i in range(min(down, height)):
-        for j in range(min(right, width)):
-            kernel = -(-(height - i) // down), -(-(width - j) // right)
-            image = rows + kernel[0] - 1, columns + kernel[1] - 1
-            phases.append(((i, j), Geometry(image, kernel, (1, 1), ((0, 0), (0, 0)))))
-    return grid, phases
-
-
-def _interleaved(parts: list[tuple[tuple[int, int], Array]], stride: tuple[int, int]) -> Array:
-    """Parts of equal shape as every ``stride``-th row and column of one array, zeros where there is none."""
-    found, zeros = dict(parts), jnp.zeros_like(parts[0][1])
-    rows = [jnp.stack([found.get((i, j), zeros) for j in range(stride[1])], 3) for i in range(stride[0])]
-    batch, height, width, channels = zeros.shape
-    return jnp.stack(rows, 2).reshape(batch, height * stride[0], width * stride[1], channels)
-
-
-def _padded(x: Array, padding: Any) -> Array:
-    """Zeros around the image; a negative number cuts rows off."""
-    ends = [(0, 0), *padding, (0, 0)]
-    return lax.pad(x, jnp.zeros((), x.dtype), [(before, after, 0) for before, after in ends])
 
 
 # The primitive.
@@ -265,7 +202,7 @@ _TRANSPOSES: dict[Product, tuple[Callable[..., Array], Callable[..., Array]]] = 
 
 
 def _fast(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
-    return compute(choose(of, geometry, *_channels(of, a, b)), of, a, b, geometry)
+    return compute(choose(of, geometry, a.shape[0], *_channels(of, a, b)), of, a, b, geometry)
 
 
 def _plain(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:

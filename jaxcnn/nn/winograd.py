@@ -1,0 +1,134 @@
+"""Convolution with 3x3 kernels in four multiplications a pixel instead of nine, by Winograd's F(2x2, 3x3).
+
+A tile of 4x4 pixels gives 2x2 pixels of the result (Lavin & Gray 2016, section 4.1, equations 7 and 8)::
+
+    Y = A^T [ (G w G^T) * (B^T d B) ] A
+
+summed over channels, so that each of the 16 elements of a tile is a matrix product of its own, of all tiles by all
+channels. The gradient of the kernels is the transpose of that in w. The matrices hold 0, 1 and 1/2 only: rounding is that of
+a direct convolution.
+"""
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcnn.nn.geometry import padded
+from jaxcnn.typing import Array
+
+Matrix: TypeAlias = tuple[tuple[float, ...], ...]
+Grid: TypeAlias = list[list[Array]]
+Padding: TypeAlias = Sequence[tuple[int, int]]
+
+# The names of the paper.
+B_T: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+G: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+A_T: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
+
+_SLICE = 2**24  # bytes of transformed images at a time: they stay in the cache
+
+
+def result(x: Array, w: Array, padding: Padding) -> Array:
+    """y ``[B, H', W', F]`` of images x ``[B, H, W, C]``, kernels w ``[3, 3, C, F]`` and zeros around the image."""
+    return _convolved(x, lax.optimization_barrier(_both(G, [list(row) for row in w])), padding)
+
+
+def image_gradient(y: Array, w: Array, padding: Padding) -> Array:
+    """The gradient of x ``[B, H, W, C]`` from that of the result, y ``[B, H', W', F]``: y by the kernels turned round.
+
+    Turned round, a kernel is transformed to the same elements: the outer ones change places.
+    """
+    kernels = lax.optimization_barrier(_both(G, [list(row) for row in w]))
+    order = (3, 1, 2, 0)
+    turned = [[kernels[i][j].T for j in order] for i in order]
+    return _convolved(y, turned, [(2 - before, 2 - after) for before, after in padding])
+
+
+def _convolved(x: Array, kernels: Grid, padding: Padding) -> Array:
+    """Images by transformed kernels, 4 x 4 of ``[C, F]``."""
+    height, width = (n + sum(ends) - 2 for n, ends in zip(x.shape[1:3], padding, strict=True))
+    channels_out = kernels[0][0].shape[1]
+
+    def of_slice(x: Array) -> Array:
+        tiles = _both(B_T, _tiles(x, height, width, padding))
+        products = _elementwise(operator.matmul, tiles, kernels)
+        rows = [jnp.stack(row, 3) for row in _both(A_T, products)]
+        y = jnp.stack(rows, 2)  # [B, rows of tiles, 2, columns of tiles, 2, F]
+        return y.reshape(x.shape[0], 2 * y.shape[1], 2 * y.shape[3], -1)[:, :height, :width]
+
+    slices = _sliced(x, (height, width), channels_out)
+    if slices.shape[0] == 1:
+        return of_slice(x)
+    return lax.map(of_slice, slices).reshape(x.shape[0], height, width, channels_out)
+
+
+def kernel_gradient(x: Array, y: Array, padding: Padding) -> Array:
+    """The gradient of w ``[3, 3, C, F]`` from images x ``[B, H, W, C]`` and the gradient y ``[B, H', W', F]`` of the result."""
+    height, width = y.shape[1:3]
+
+    def of_slice(x: Array, y: Array) -> Grid:
+        tiles = _both(B_T, _tiles(x, height, width, padding))
+        y = padded(y, [(0, height % 2), (0, width % 2)])
+        y = y.reshape(y.shape[0], y.shape[1] // 2, 2, y.shape[2] // 2, 2, -1)
+        seen = _both(_transposed(A_T), [[y[:, :, i, :, j] for j in range(2)] for i in range(2)])
+        return _elementwise(lambda d, g: d.reshape(-1, d.shape[3]).T @ g.reshape(-1, g.shape[3]), tiles, seen)
+
+    def added(total: Grid, slices: tuple[Array, Array]) -> tuple[Grid, None]:
+        return _elementwise(operator.add, total, of_slice(*slices)), None
+
+    xs = _sliced(x, (height, width), y.shape[3])
+    if xs.shape[0] == 1:
+        products = of_slice(x, y)
+    else:
+        zeros = jnp.zeros((x.shape[3], y.shape[3]), x.dtype)
+        products, _ = lax.scan(added, [[zeros] * 4] * 4, (xs, y.reshape(*xs.shape[:2], *y.shape[1:])))
+    return jnp.stack([jnp.stack(row) for row in _both(_transposed(G), products)])
+
+
+def _sliced(x: Array, size: tuple[int, int], channels_out: int) -> Array:
+    """x as ``[slices, B / slices, H, W, C]``, as many as equal slices that fit the cache make necessary."""
+    batch, channels_in = x.shape[0], x.shape[3]
+    tiles = -(-size[0] // 2) * -(-size[1] // 2)
+    most = max(1, _SLICE // (16 * tiles * (channels_in + channels_out) * x.dtype.itemsize))
+    images = next(n for n in range(min(most, batch), 0, -1) if batch % n == 0)
+    return x.reshape(batch // images, images, *x.shape[1:])
+
+
+def _tiles(x: Array, height: int, width: int, padding: Padding) -> Grid:
+    """Of each tile of 4x4 pixels, two apart, the pixel in row i and column j: ``[B, rows, columns, C]`` each."""
+    rows, columns = -(-height // 2), -(-width // 2)
+    (top, _), (left, _) = padding
+    below, right = 2 * rows + 2 - x.shape[1] - top, 2 * columns + 2 - x.shape[2] - left
+    x = padded(x, [(top, below), (left, right)])
+    x = x.reshape(x.shape[0], rows + 1, 2, columns + 1, 2, -1)
+
+    def pixel(i: int, j: int) -> Array:
+        return x[:, i // 2 : i // 2 + rows, i % 2, j // 2 : j // 2 + columns, j % 2]
+
+    return [[pixel(i, j) for j in range(4)] for i in range(4)]
+
+
+def _transposed(matrix: Matrix) -> Matrix:
+    return tuple(zip(*matrix, strict=True))
+
+
+def _both(matrix: Matrix, grid: Grid) -> Grid:
+    """``matrix @ grid @ matrix.T``, of arrays as elements."""
+    columns = [_product(matrix, column) for column in zip(*grid, strict=True)]
+    return [_product(matrix, row) for row in zip(*columns, strict=True)]
+
+
+def _elementwise(function: Callable[[Array, Array], Array], one: Grid, other: Grid) -> Grid:
+    return [[function(a, b) for a, b in zip(*rows, strict=True)] for rows in zip(one, other, strict=True)]
+
+
+def _product(matrix: Matrix, vector: tuple[Array, ...]) -> list[Array]:
+    """``matrix @ vector``, without the terms that are zero."""
+    return [
+        functools.reduce(operator.add, [c if m == 1 else m * c for m, c in zip(row, vector, strict=True) if m])
+        for row in matrix
+    ]
