@@ -1,5 +1,6 @@
 """``bench MODEL``: the peers are the same networks, and the figures follow from what was measured."""
 
+import importlib.util
 import json
 import re
 
@@ -9,6 +10,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn.bench import model as bench
+from jaxcnn.bench.beside import Beside
 from jaxcnn.errors import UsageError
 
 SMALL = {"pooled": 1, "widths": (4, 8, 8, 8, 8), "hidden": (16, 16), "batch_norm": True}
@@ -124,6 +126,19 @@ def test_the_update_that_is_timed_trains(monkeypatch):
     bench.measure(task, "train", 20)
     assert len(seen) == 22
     assert seen[-1] < 0.9 * seen[0]
+
+
+def test_the_process_of_torch_tells_what_it_cannot_do(torch, monkeypatch):
+    task = bench.make_task("densenet121", 1, image_size=32)
+    with pytest.raises(UsageError, match=r"DenseNet .*no peer"):
+        bench.measure(task, "infer", 1, ["torch"])
+    with Beside() as beside:
+        beside._process.kill()
+        with pytest.raises(RuntimeError, match="the process of PyTorch ended with -9"):
+            beside._ask("torch", 1)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="pip install torch"), Beside():
+        pass
 
 
 def test_bench_writes_a_trace(jaxcnn_, tmp_path, monkeypatch):

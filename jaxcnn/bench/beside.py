@@ -1,5 +1,6 @@
 """PyTorch in a process of its own, as its users have it: what ours is set up with, malloc and threads, is not theirs."""
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -46,7 +47,7 @@ class Beside:
         assert questions is not None
         assert answers is not None
         answer = ""
-        if self._process.poll() is None:
+        with contextlib.suppress(BrokenPipeError):
             print(json.dumps([way, what]), file=questions, flush=True)
             answer = answers.readline()
         if not answer:

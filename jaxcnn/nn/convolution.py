@@ -201,7 +201,9 @@ _TRANSPOSES: dict[Product, tuple[Callable[..., Array], Callable[..., Array]]] = 
 }
 
 
+@functools.partial(jax.jit, static_argnames=("of", "geometry"))
 def _fast(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
+    """Compiled as a function of its own only so that equal products of a network are traced once."""
     return compute(choose(of, geometry, a.shape[0], *_channels(of, a, b)), of, a, b, geometry)
 
 

@@ -24,10 +24,10 @@ Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 Grid: TypeAlias = list[list[Array]]
 Padding: TypeAlias = Sequence[tuple[int, int]]
 
-# The names of the paper.
-B_T: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+# The names of the paper; the last element has the other sign in both B and A.
+B_T: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, -1, 0, 1))
 G: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-A_T: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
+A_T: Matrix = ((1, 1, 1, 0), (0, 1, -1, 1))
 
 _SLICE = 2**24  # bytes of transformed images at a time: they stay in the cache
 
@@ -104,10 +104,13 @@ def _tiles(x: Array, height: int, width: int, padding: Padding) -> Grid:
     (top, _), (left, _) = padding
     below, right = 2 * rows + 2 - x.shape[1] - top, 2 * columns + 2 - x.shape[2] - left
     x = padded(x, [(top, below), (left, right)])
-    x = x.reshape(x.shape[0], rows + 1, 2, columns + 1, 2, -1)
+    batch, channels = x.shape[0], x.shape[3]
+    x = x.reshape(batch, rows + 1, 2, columns + 1, 2, channels)
 
     def pixel(i: int, j: int) -> Array:
-        return x[:, i // 2 : i // 2 + rows, i % 2, j // 2 : j // 2 + columns, j % 2]
+        first = (0, i // 2, i % 2, j // 2, j % 2, 0)
+        last = (batch, i // 2 + rows, i % 2 + 1, j // 2 + columns, j % 2 + 1, channels)
+        return lax.slice(x, first, last).reshape(batch, rows, columns, channels)
 
     return [[pixel(i, j) for j in range(4)] for i in range(4)]
 
@@ -128,7 +131,10 @@ def _elementwise(function: Callable[[Array, Array], Array], one: Grid, other: Gr
 
 def _product(matrix: Matrix, vector: tuple[Array, ...]) -> list[Array]:
     """``matrix @ vector``, without the terms that are zero."""
-    return [
-        functools.reduce(operator.add, [c if m == 1 else m * c for m, c in zip(row, vector, strict=True) if m])
-        for row in matrix
-    ]
+    return [_weighted_sum(row, vector) for row in matrix]
+
+
+def _weighted_sum(weights: tuple[float, ...], terms: tuple[Array, ...]) -> Array:
+    scaled = [(m, c if abs(m) == 1 else c * abs(m)) for m, c in zip(weights, terms, strict=True) if m]
+    added = functools.reduce(operator.add, [c for m, c in scaled if m > 0])
+    return functools.reduce(operator.sub, [c for m, c in scaled if m < 0], added)

@@ -43,7 +43,7 @@ def test_a_long_run_does_not_grow(tmp_path, full, record_property):
     slope = 1000 * np.polyfit(step, memory, 1)[0] / 1e6
     third = len(step) // 3
     assert threads[-third:].max() <= threads[:third].max() + 1
-    assert files[-third:].max() <= files[:third].max() + 2  # a save may be under way
+    assert files[-third:].min() <= files[:third].min() + 1  # between saves, which open some for a moment
     assert saved.max() <= 5  # the latest three and the best, and the one that is new before an old one goes
     assert len(saved_steps(tmp_path, "run")) <= 4
     if full:
