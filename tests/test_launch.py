@@ -96,6 +96,7 @@ def test_the_environment_is_set_before_jax_and_the_users_word_counts():
     assert ask(XLA_FLAGS="--xla_dump_to=/tmp/x")[1].startswith("--xla_dump_to=/tmp/x")
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library here is not GNU's")
 def test_what_a_step_frees_is_kept_for_the_next():
     """XLA's large arrays come from the C library, which would hand each of them out as pages that are touched anew."""
     code = (
@@ -114,6 +115,4 @@ def test_what_a_step_frees_is_kept_for_the_next():
         int(subprocess.run([sys.executable, "-c", code], env=plain | more, capture_output=True, check=True).stdout)
         for more in ({}, {"MALLOC_TRIM_THRESHOLD_": "0"})
     ]
-    if platform.libc_ver()[0] != "glibc":
-        pytest.skip("the C library here is not GNU's")
     assert counts[0] < 1000 < counts[1], "of 65,536 pages"

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from jaxcnn.environment import num_cores
 from jaxcnn.errors import UsageError
 
 
@@ -38,7 +39,7 @@ class Beside:
 
     def make_run(self, way: str, **arguments: Any) -> Callable[[int], None]:
         """``peer.make_run`` there: a function of the number of steps, which raises what went wrong."""
-        num_threads = int(os.environ.get("NPROC") or os.cpu_count() or 1)  # the same cores as ours
+        num_threads = int(os.environ.get("NPROC") or num_cores())  # the same cores as ours
         self._ask(way, arguments | {"num_threads": num_threads})
         return functools.partial(self._ask, way)
 

@@ -55,15 +55,11 @@ def choose(of: Product, geometry: Geometry, batch: int, channels_in: int, channe
 
 def compute(way: Way, of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
     """One of the products, in one of the ways; all give the same but for rounding."""
-    padded = way != "winograd" and any(
-        max(pads) >= k for pads, k in zip(geometry.padding, geometry.kernel, strict=True)
-    )
-    if (way == "canonical" and of != "y") or (of == "x" and padded):  # native would be wrong, see ``canonical``
-        return (canonical.image_gradient if of == "x" else canonical.kernel_gradient)(a, b, geometry)
     if way == "winograd":
-        return getattr(winograd, {"y": "result", "x": "image_gradient", "w": "kernel_gradient"}[of])(
-            a, b, geometry.padding
-        )
+        return _winograd(of, a, b, geometry)
+    beyond = any(max(pads) >= k for pads, k in zip(geometry.padding, geometry.kernel, strict=True))
+    if (way == "canonical" and of != "y") or (of == "x" and beyond):  # native would be wrong, see ``canonical``
+        return (canonical.image_gradient if of == "x" else canonical.kernel_gradient)(a, b, geometry)
     if way == "folded":
         return _folded(of, a, b, geometry)
     if way == "turned" and of == "w":
@@ -133,6 +129,13 @@ def _halved(y: Array, w: Array) -> Array:
     y = jnp.broadcast_to(y.reshape(-1, w.shape[3]), (2, y.shape[0], w.shape[3]))
     x = lax.dot_general(halves, y, (((2,), (2,)), ((0,), (0,))))  # [2, C / 2, B]
     return x.reshape(w.shape[2], -1).T[:, None, None, :]
+
+
+def _winograd(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
+    """In float32 at least: its sums come before, between and after the products, and each would round."""
+    product = {"y": winograd.result, "x": winograd.image_gradient, "w": winograd.kernel_gradient}[of]
+    wide = jnp.float64 if a.dtype == jnp.float64 else jnp.float32
+    return product(a.astype(wide), b.astype(wide), geometry.padding).astype(a.dtype)
 
 
 def _folded(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
