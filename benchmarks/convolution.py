@@ -118,7 +118,7 @@ def main() -> None:
             geometry = products(case)[of][0]
             multiply_adds = batch * int(np.prod(geometry.result)) * k * k * channels_in * channels_out
             found = {way: spread(times) for way, times in measure(ways(of, case), 2 if tiny else 7, 0.05).items()}
-            chosen = convolution.choose(of, geometry, batch, channels_in, channels_out)
+            chosen = convolution.choose(of, geometry, batch, channels_in, channels_out, np.float32)
             rows[f"{name}: {of}"] = {"multiply_adds": multiply_adds, "chosen": chosen, "ms": found}
             print(
                 f"{name:40} {of} ",

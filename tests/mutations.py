@@ -106,7 +106,7 @@ ROWS = [
     ("jaxcnn/nn/winograd.py", "order = (3, 1, 2, 0)", "order = (0, 1, 2, 3)", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
     ("jaxcnn/nn/winograd.py", "[(0, height % 2)", "[(0, 0)", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
     ("jaxcnn/nn/winograd.py", "_elementwise(operator.add, total, of_slice", "_elementwise(lambda a, b: b, total, of_slice", "test_convolution.py::test_images_go_through_winograd_in_slices_that_fit_the_cache"),
-    ("jaxcnn/nn/convolution.py", "jnp.float64 if a.dtype == jnp.float64 else jnp.float32", "a.dtype", "test_convolution.py::test_winograd_rounds_a_narrow_type_once_at_the_end"),
+    ("jaxcnn/nn/convolution.py", "jnp.dtype(dtype).itemsize >= 4", "True", "test_step.py::test_bfloat16_is_the_type_of_the_computation_alone"),
     ("jaxcnn/environment.py", "    _keep_memory()\n", "", "test_launch.py::test_what_a_step_frees_is_kept_for_the_next"),
     ("jaxcnn/nn/convolution.py", "(j - left, width -", "(j, width - 2 * left -", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
     ("jaxcnn/nn/convolution.py", "x.reshape(w.shape[2], -1).T", "x.reshape(-1, w.shape[2])", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),

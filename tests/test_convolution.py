@@ -116,20 +116,6 @@ def test_images_go_through_winograd_in_slices_that_fit_the_cache(monkeypatch):
         np.testing.assert_allclose(call(*pair), wanted[of], rtol=0, atol=1e-5 * np.abs(wanted[of]).max(), err_msg=of)
 
 
-def test_winograd_rounds_a_narrow_type_once_at_the_end(monkeypatch):
-    """Sums of pixels, of channels and of slices in bfloat16 would each lose digits."""
-    geometry = Geometry((8, 8), (3, 3), (1, 1), ((1, 1), (1, 1)))
-    x, w, y = (np.asarray(jnp.asarray(each, jnp.bfloat16), np.float64) for each in operands((8, 32, 32, geometry)))
-    wanted = defined(x, w, y, geometry)
-    monkeypatch.setattr(winograd, "_SLICE", 2**18)
-    x, w, y = (jnp.asarray(each, jnp.bfloat16) for each in (x, w, y))
-    for of, pair in {"y": (x, w), "x": (y, w), "w": (x, y)}.items():
-        found = convolution.compute("winograd", of, *pair, geometry)
-        assert found.dtype == jnp.bfloat16
-        found = np.asarray(found, np.float64)
-        np.testing.assert_allclose(found, wanted[of], rtol=2**-8, atol=1e-5 * np.abs(wanted[of]).max(), err_msg=of)
-
-
 @pytest.mark.parametrize("case", SOME, ids=str)
 def test_every_derivative_is_that_of_a_convolution_of_xla(case):
     """Reverse, forward, forward over reverse, reverse over reverse, vmap in both operands, remat, and a loop."""
@@ -197,4 +183,6 @@ def test_the_type_of_the_operands_is_that_of_the_result(dtype):
     ],
 )
 def test_what_is_chosen_on_a_cpu(of, sizes, geometry, way):
-    assert convolution.choose(of, geometry, *sizes) == way
+    assert convolution.choose(of, geometry, *sizes, jnp.float32) == way
+    if way == "winograd":  # its sums would round in each step of a narrower type
+        assert convolution.choose(of, geometry, *sizes, jnp.bfloat16) in ("native", "canonical")

@@ -34,7 +34,7 @@ def convolution(x: Array, w: Array, stride: tuple[int, int], padding: tuple[tupl
     return _bind(x, w, of="y", geometry=geometry)
 
 
-def choose(of: Product, geometry: Geometry, batch: int, channels_in: int, channels_out: int) -> Way:
+def choose(of: Product, geometry: Geometry, batch: int, channels_in: int, channels_out: int, dtype: Any) -> Way:
     """The fastest way on a CPU; each rule with its reason, as ``benchmarks/convolution.py`` measures it."""
     if geometry.padding == ((0, 0), (0, 0)) and geometry.kernel in ((1, 1), geometry.image):
         if geometry.image == (1, 1) and channels_in % 2 == 0 and channels_in * channels_out >= 2**20:
@@ -46,8 +46,10 @@ def choose(of: Product, geometry: Geometry, batch: int, channels_in: int, channe
             return "banded"  # most of a row of pixels is under some tap of the kernel: one product for all of it
         return "folded"  # with few channels the products are too small for the machine, and some pixels are one larger
     small = min(channels_in, channels_out) < 32 or batch * math.prod(geometry.result) < 256
-    if geometry.kernel == (3, 3) and geometry.stride == (1, 1) and not small:
-        return "winograd"  # fewer multiplications outweigh the bytes of the tiles, and the transform of the kernels
+    if geometry.kernel == (3, 3) and geometry.stride == (1, 1) and not small and jnp.dtype(dtype).itemsize >= 4:
+        # Fewer multiplications outweigh the bytes of the tiles, and the transform of the kernels. A type narrower than
+        # float32 would lose digits in the sums before, between and after them.
+        return "winograd"
     # Native gradients leave it to XLA to bring images and kernels into the layout that its library wants. In a loop it
     # does not, and they are ten to two hundred times slower there (jax-ml/jax#12868).
     return "native" if of == "y" else "canonical"
@@ -56,7 +58,8 @@ def choose(of: Product, geometry: Geometry, batch: int, channels_in: int, channe
 def compute(way: Way, of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
     """One of the products, in one of the ways; all give the same but for rounding."""
     if way == "winograd":
-        return _winograd(of, a, b, geometry)
+        product = {"y": winograd.result, "x": winograd.image_gradient, "w": winograd.kernel_gradient}[of]
+        return product(a, b, geometry.padding)
     beyond = any(max(pads) >= k for pads, k in zip(geometry.padding, geometry.kernel, strict=True))
     if (way == "canonical" and of != "y") or (of == "x" and beyond):  # native would be wrong, see ``canonical``
         return (canonical.image_gradient if of == "x" else canonical.kernel_gradient)(a, b, geometry)
@@ -131,13 +134,6 @@ def _halved(y: Array, w: Array) -> Array:
     return x.reshape(w.shape[2], -1).T[:, None, None, :]
 
 
-def _winograd(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
-    """In float32 at least: its sums come before, between and after the products, and each would round."""
-    product = {"y": winograd.result, "x": winograd.image_gradient, "w": winograd.kernel_gradient}[of]
-    wide = jnp.float64 if a.dtype == jnp.float64 else jnp.float32
-    return product(a.astype(wide), b.astype(wide), geometry.padding).astype(a.dtype)
-
-
 def _folded(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
     """A convolution with some neighbours in a row as the channels of one pixel: fewer and larger products.
 
@@ -207,7 +203,7 @@ _TRANSPOSES: dict[Product, tuple[Callable[..., Array], Callable[..., Array]]] = 
 @functools.partial(jax.jit, static_argnames=("of", "geometry"))
 def _fast(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
     """Compiled as a function of its own only so that equal products of a network are traced once."""
-    return compute(choose(of, geometry, a.shape[0], *_channels(of, a, b)), of, a, b, geometry)
+    return compute(choose(of, geometry, a.shape[0], *_channels(of, a, b), a.dtype), of, a, b, geometry)
 
 
 def _plain(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
