@@ -21,7 +21,7 @@ environment.prepare()
 from jaxcnn.nn import convolution  # noqa: E402
 from jaxcnn.nn.convolution import Geometry, Product, Way  # noqa: E402
 
-WAYS: tuple[Way, ...] = ("native", "canonical", "dot", "halved", "folded", "banded", "winograd", "turned")
+WAYS: tuple[Way, ...] = ("native", "canonical", "dot", "halved", "folded", "banded", "winograd")
 # batch, image, channels in and out, kernel, stride, padding on each side
 CASES = {
     "LeNet-5, conv1": (64, 28, 1, 6, 5, 1, 2),
@@ -62,8 +62,8 @@ def products(case: tuple[int, ...]) -> dict[Product, tuple[Geometry, jax.Array, 
 def possible(way: Way, of: Product, case: tuple[int, ...]) -> bool:
     """Whether the way exists for the case, and could be of use."""
     _, size, channels_in, _, k, s, p = case
-    if way in ("dot", "turned"):
-        return p == 0 and k in (1, size) and (way == "dot" or of == "w")
+    if way == "dot":
+        return p == 0 and k in (1, size)
     if way == "halved":
         return size == 1 and of == "x"
     if way == "canonical":

@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 # Of malloc.h, for mallopt(3).
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 _FAST_CONVOLUTION = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 
@@ -73,8 +73,8 @@ def _keep_memory() -> None:
 
     XLA allocates the intermediate arrays of a program in each call, on a CPU often gigabytes. As a mapping of its own, which
     is how the GNU C library gives large blocks away, they come as untouched pages: the kernel finds and clears each of them
-    again, in every step. An arena other than the main one cannot hold large blocks, so there is one. What the user has said
-    about malloc is respected.
+    again, in every step. Of malloc's arenas only that of the main thread can hold large blocks; ``mesh.make_mesh`` sees to it
+    that they are asked for there. What the user has said about malloc is respected.
     """
     said = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(
         name.startswith("MALLOC_") for name in os.environ
@@ -82,7 +82,7 @@ def _keep_memory() -> None:
     if platform.libc_ver()[0] != "glibc" or said:
         return
     mallopt = ctypes.CDLL(None).mallopt
-    for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1)):
+    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1)):
         mallopt(option, value)
 
 

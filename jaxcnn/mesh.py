@@ -28,6 +28,9 @@ def make_mesh(num_devices: int | None = None, shape: str | None = None) -> Mesh:
     Raises:
       UsageError: there are fewer devices (says what JAX sees), or the shape is none.
     """
+    # On a CPU a program runs in the thread that calls it, whose arena keeps what is freed (``environment``), not in one of
+    # XLA's. It would compete with us for the same cores in any case. Takes effect if jax has not been asked for devices yet.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     except Exception as error:  # RuntimeError or AssertionError, by version

@@ -342,7 +342,26 @@ def test_stochastic_depth_drops_whole_images():
 def test_relu_and_scaled_tanh():
     np.testing.assert_array_equal(nn.relu(jnp.array([-1.0, 0.0, 2.0])), [0, 0, 2])
     assert float(jax.grad(nn.relu)(0.0)) == 0
+    assert np.isnan(nn.relu(jnp.nan))
+    assert nn.relu(jnp.ones(2, jnp.bfloat16)).dtype == jnp.bfloat16
     np.testing.assert_allclose(scaled_tanh(jnp.array([-1.0, 0.0, 1.0])), [-1, 0, 1], atol=1e-4)
+
+
+def test_a_residual_network_computes_each_block_once():
+    """Twice the blocks are twice the operations: with ``jax.nn.relu`` each would compute all those before it again."""
+
+    def operations(blocks):
+        def loss(kernels, x):
+            for kernel in kernels:
+                y = nn.conv2d(x, kernel)
+                x = nn.relu(x + (y - y.mean((0, 1, 2), keepdims=True)))
+            return jnp.sum(x**2)
+
+        lowered = jax.jit(jax.value_and_grad(loss)).lower([jnp.ones((1, 1, 8, 8))] * blocks, jnp.ones((4, 16, 16, 8)))
+        return lowered.compile().cost_analysis()["flops"]
+
+    three, six, twelve = operations(3), operations(6), operations(12)
+    assert twelve - six < 2.1 * (six - three)
 
 
 def test_backward_pass_by_hand_equals_grad():
