@@ -18,10 +18,11 @@ from jaxcnn import environment
 
 environment.prepare()
 
+from jaxcnn.mesh import make_mesh  # noqa: E402
 from jaxcnn.nn import convolution  # noqa: E402
 from jaxcnn.nn.convolution import Geometry, Product, Way  # noqa: E402
 
-WAYS: tuple[Way, ...] = ("native", "canonical", "dot", "halved", "folded", "banded", "winograd")
+WAYS: tuple[Way, ...] = ("native", "canonical", "dot", "halved", "folded", "banded", "winograd", "turned")
 # batch, image, channels in and out, kernel, stride, padding on each side
 CASES = {
     "LeNet-5, conv1": (64, 28, 1, 6, 5, 1, 2),
@@ -62,8 +63,8 @@ def products(case: tuple[int, ...]) -> dict[Product, tuple[Geometry, jax.Array, 
 def possible(way: Way, of: Product, case: tuple[int, ...]) -> bool:
     """Whether the way exists for the case, and could be of use."""
     _, size, channels_in, _, k, s, p = case
-    if way == "dot":
-        return p == 0 and k in (1, size)
+    if way in ("dot", "turned"):
+        return p == 0 and k in (1, size) and (way == "dot" or of == "w")
     if way == "halved":
         return size == 1 and of == "x"
     if way == "canonical":
@@ -111,6 +112,7 @@ def measure(calls: dict[str, Callable[[], jax.Array]], turns: int, seconds: floa
 
 def main() -> None:
     tiny = "--tiny" in sys.argv
+    make_mesh(1)  # as a run does: on a CPU it says where programs run
     rows = {}
     for name, case in list(CASES.items())[2 : 3 if tiny else None] if tiny else CASES.items():
         batch, _, channels_in, channels_out, k, _, _ = case

@@ -168,6 +168,48 @@ def overhead_table() -> str:
     return "\n".join([*lines, "", _footnote(result)])
 
 
+def convolution_table() -> str:
+    """Each product of some convolutions in the way that is chosen, and as XLA has it."""
+    result = read("convolution")
+    lines = ["| product | way | ms | XLA's own, ms |", "|---|---|---|---|"]
+    for name, row in result["rows"].items():
+        chosen, native = (row["ms"][way]["median"] for way in (row["chosen"], "native"))
+        lines.append(f"| {name} | {row['chosen']} | {chosen:.2f} | {native:.2f} |")
+    return "\n".join([*lines, "", _footnote(result)])
+
+
+def memory_table() -> str:
+    """Training with freed memory kept and given back."""
+    result = read("memory")
+    lines = ["| training, images/s | memory kept | given back | ratio |", "|---|---|---|---|"]
+    for name, row in result["rows"].items():
+        kept, back = (row[way]["median"] for way in ("kept", "given back"))
+        lines.append(f"| {name} | {kept:,.1f} | {back:,.1f} | {kept / back:.2f} |")
+    return "\n".join([*lines, "", _footnote(result)])
+
+
+def scan_table() -> str:
+    """Updates in one call beside as many calls."""
+    result = read("scan")
+    lines = ["| training, images/s | step by step | in `lax.scan` | time in `lax.scan` |", "|---|---|---|---|"]
+    for name, row in result["rows"].items():
+        rates = (row[way]["median"] for way in ("step by step", "in lax.scan"))
+        cells = " | ".join(f"{rate:,.{0 if rate >= 100 else 1}f}" for rate in rates)
+        lines.append(f"| {name} | {cells} | {row['time_in_scan']:.2f} |")
+    return "\n".join([*lines, "", _footnote(result)])
+
+
+def checkpoint_table() -> str:
+    """What a checkpoint takes, and orbax's two formats."""
+    result = read("checkpoint")
+    whats = list(next(iter(result["rows"].values()))["ms"])
+    lines = ["| ms | MB | " + " | ".join(whats) + " |", "|---" * (len(whats) + 2) + "|"]
+    for name, row in result["rows"].items():
+        cells = " | ".join(f"{row['ms'][what]['median']:,.1f}" for what in whats)
+        lines.append(f"| `{name}` | {row['bytes'] / 1e6:,.1f} | {cells} |")
+    return "\n".join([*lines, "", _footnote(result)])
+
+
 def measured(name: str) -> str:
     """The ``Measured:`` paragraph of an experiment."""
     if row := read("speed")["rows"].get(name):
@@ -203,6 +245,10 @@ BLOCKS = {
     "seeds": seeds_table,
     "reliability": reliability_table,
     "overhead": overhead_table,
+    "convolution": convolution_table,
+    "memory": memory_table,
+    "scan": scan_table,
+    "checkpoint": checkpoint_table,
 }
 
 

@@ -70,7 +70,7 @@ def operands(case):
 def ways(geometry):
     yield from ("native", "canonical")
     if geometry.padding == ((0, 0), (0, 0)) and geometry.kernel in ((1, 1), geometry.image):
-        yield "dot"
+        yield from ("dot", "turned")
     if geometry.image == (1, 1):
         yield "halved"
     if geometry.stride == (1, 1):
@@ -170,7 +170,7 @@ def test_the_type_of_the_operands_is_that_of_the_result(dtype):
     ("of", "sizes", "geometry", "way"),
     [
         ("y", (8, 64, 256), Geometry((56, 56), (1, 1), (1, 1), ((0, 0), (0, 0))), "dot"),
-        ("w", (8, 16, 120), Geometry((5, 5), (5, 5), (1, 1), ((0, 0), (0, 0))), "dot"),
+        ("w", (8, 16, 120), Geometry((5, 5), (5, 5), (1, 1), ((0, 0), (0, 0))), "turned"),
         ("y", (8, 6, 16), Geometry((14, 14), (5, 5), (1, 1), ((0, 0), (0, 0))), "folded"),
         ("x", (8, 6, 16), Geometry((14, 14), (5, 5), (1, 1), ((0, 0), (0, 0))), "banded"),
         ("x", (8, 3, 16), Geometry((64, 64), (3, 3), (1, 1), ((1, 1), (1, 1))), "folded"),

@@ -25,7 +25,7 @@ from jaxcnn.nn.geometry import LAYOUT, Geometry, padded
 from jaxcnn.typing import Array
 
 Product: TypeAlias = Literal["y", "x", "w"]
-Way: TypeAlias = Literal["native", "canonical", "dot", "halved", "folded", "banded", "winograd"]
+Way: TypeAlias = Literal["native", "canonical", "dot", "halved", "folded", "banded", "winograd", "turned"]
 
 
 def convolution(x: Array, w: Array, stride: tuple[int, int], padding: tuple[tuple[int, int], tuple[int, int]]) -> Array:
@@ -38,9 +38,9 @@ def choose(of: Product, geometry: Geometry, batch: int, channels_in: int, channe
     """The fastest way on a CPU; each rule with its reason, as ``benchmarks/convolution.py`` measures it."""
     if geometry.padding == ((0, 0), (0, 0)) and geometry.kernel in ((1, 1), geometry.image):
         if geometry.image == (1, 1) and channels_in % 2 == 0 and channels_in * channels_out >= 2**20:
-            large: dict[Product, Way] = {"y": "native", "x": "halved", "w": "dot"}
+            large: dict[Product, Way] = {"y": "native", "x": "halved", "w": "turned"}
             return large[of]  # the kernel is read, or written, once: how fast is a matter of XLA's order
-        return "dot"  # what is a matrix product is computed as one
+        return "turned" if of == "w" else "dot"  # what is a matrix product is computed as one
     if geometry.stride == (1, 1) and geometry.kernel[1] > 1 and channels_in * channels_out <= 128:
         if of == "x" and geometry.image[1] <= 4 * geometry.kernel[1]:
             return "banded"  # most of a row of pixels is under some tap of the kernel: one product for all of it
@@ -65,11 +65,11 @@ def compute(way: Way, of: Product, a: Array, b: Array, geometry: Geometry) -> Ar
         return (canonical.image_gradient if of == "x" else canonical.kernel_gradient)(a, b, geometry)
     if way == "folded":
         return _folded(of, a, b, geometry)
-    if way == "dot" and of == "w":
-        return _dot_kernel_gradient(a, b, geometry)
+    if way == "turned" and of == "w":
+        return _turned(a, b, geometry)
     if way in ("halved", "banded") and of == "x":
         return _halved(a, b) if way == "halved" else _banded(a, b, geometry)
-    forward = functools.partial(_dot if way in ("dot", "halved") else _native, geometry=geometry)
+    forward = functools.partial(_dot if way in ("dot", "halved", "turned") else _native, geometry=geometry)
     if of == "y":
         return forward(a, b)
     missing = jax.ShapeDtypeStruct(_shape(of, a.shape, b.shape, geometry), a.dtype)
@@ -110,8 +110,8 @@ def _dot(x: Array, w: Array, geometry: Geometry) -> Array:
     return (_windows(x, geometry) @ w.reshape(-1, w.shape[3])).reshape(x.shape[0], *geometry.result, w.shape[3])
 
 
-def _dot_kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
-    """Of ``_dot``. JAX's own transpose is that of ``y^T x``: where y has more channels, a larger array to turn round."""
+def _turned(x: Array, y: Array, geometry: Geometry) -> Array:
+    """The kernel gradient of ``_dot``, as ``x^T y``: its transpose by JAX is that of ``y^T x``, with y turned round."""
     product = lax.dot_general(_windows(x, geometry), y.reshape(-1, y.shape[3]), (((0,), (0,)), ((), ())))
     return product.reshape(*geometry.kernel, x.shape[3], y.shape[3])
 
