@@ -108,9 +108,9 @@ def test_images_go_through_winograd_in_slices_that_fit_the_cache(monkeypatch):
     x, w, y = operands((6, channels, channels, geometry))
     wanted = defined(x, w, y, geometry)
     x, w, y = (each.astype(np.float32) for each in (x, w, y))
-    tiles = 4 * 3 * 16 * 2 * channels * 4  # bytes an image
-    monkeypatch.setattr(winograd, "_SLICE", 5 * tiles)
+    tiles = {"y": 4 * 3 * 16, "x": 4 * 3 * 16, "w": 2 * 2 * 36}  # elements of an image and channel
     for of, pair in {"y": (x, w), "x": (y, w), "w": (x, y)}.items():
+        monkeypatch.setattr(winograd, "_SLICE", 5 * tiles[of] * 2 * channels * 4)
         call = functools.partial(convolution.compute, "winograd", of, geometry=geometry)
         assert "length=2" in str(jax.make_jaxpr(call)(*pair))
         np.testing.assert_allclose(call(*pair), wanted[of], rtol=0, atol=1e-5 * np.abs(wanted[of]).max(), err_msg=of)
