@@ -15,24 +15,16 @@ from jaxcnn import environment
 environment.prepare()
 
 import jax  # noqa: E402
-import numpy as np  # noqa: E402
 from cpu_vs_torch import CASES  # noqa: E402
 from results import in_turns, spread, write  # noqa: E402
 
 from jaxcnn.bench import model as bench  # noqa: E402
-from jaxcnn.bench.beside import random_batch  # noqa: E402
 from jaxcnn.task import Task  # noqa: E402
 
 
 def ways(task: Task, seconds: float) -> tuple[int, dict[str, Callable[[], object]]]:
     """The number of updates that take ``seconds``, at least two, and a call of each way that makes them."""
-    image, label = random_batch(task.config.data.batch_size, task.image_shape, task.num_classes)
-    numbers = {"image": image, "label": label, "example": np.arange(len(image)), "epoch": np.zeros(len(image))}
-    batch = {
-        name: jax.device_put(numbers[name].astype(leaf.dtype), leaf.sharding)
-        for name, leaf in task.abstract_batch(len(image)).items()
-    }
-    update = task.train_step(10**6)
+    batch, update = bench.on_devices(task), task.train_step(10**6)
     state = update(task.initial_state(), batch)[0]
 
     def separately(steps: int) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcnn import nn
+from jaxcnn.nn.channelwise import inner, scaled
 from jaxcnn.nn.functional import scaled_tanh
 
 pytestmark = pytest.mark.optimised  # a wrong sum is often the optimiser's
@@ -271,6 +272,34 @@ def test_batch_norm_layer_moves_its_statistics_as_torch_does():
     _, updated = layer.apply(variables, x, train=True, mutable=["batch_stats"])
     np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.1 * np.mean(x, axis=(0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * np.var(x, axis=(0, 1, 2), ddof=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("pixels", [1, 6, 40])
+def test_products_per_channel_have_the_derivatives_of_their_definitions(pixels):
+    """Summed in parts that need not be equal; reverse, forward, forward over reverse, vmap."""
+    x, y, dx, dy = jax.random.normal(jax.random.key(0), (4, pixels, 3))
+    factor = jnp.asarray([0.5, -1.0, 2.0])
+
+    def ours(x, y, factor):
+        return jnp.sum(jnp.sin(inner(scaled(x, factor), y)))
+
+    def defined(x, y, factor):
+        return jnp.sum(jnp.sin(jnp.sum(x * factor[None] * y, axis=0)))
+
+    def values(function):
+        gradient = jax.grad(function, (0, 1, 2))
+        at, along = (x, y, factor), (dx, dy, factor[::-1])
+        many = [jnp.stack([each, 2 * each]) for each in at]
+        return jax.jvp(function, at, along), jax.jvp(gradient, at, along), jax.vmap(gradient)(*many)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), values(ours), values(defined))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="how a CPU sums")
+def test_pixels_are_summed_without_an_array_of_their_products():
+    x = jnp.ones((4096, 64))
+    compiled = jax.jit(lambda x: inner(x - 1, x - 1)).lower(x).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < x.nbytes / 4
 
 
 def test_ghost_batch_norm_is_batch_norm_of_each_part():

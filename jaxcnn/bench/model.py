@@ -118,9 +118,8 @@ def measure(task: Task, mode: str, turns: int, peers: Sequence[str] = (), trace:
     """
     config = task.config
     meshes.check_batch("batch_size", config.data.batch_size, task.mesh)
-    image, label = random_batch(config.data.batch_size, task.image_shape, task.num_classes)
     begin = time.perf_counter()
-    compiled, run = _ours(task, image, label, mode)
+    compiled, run = _ours(task, mode)
     compile_seconds = time.perf_counter() - begin
     ways, failed = {"jaxcnn": run}, {}
     steps = {"jaxcnn": _steps_of_a_turn(run)}
@@ -173,10 +172,16 @@ def measure(task: Task, mode: str, turns: int, peers: Sequence[str] = (), trace:
     )
 
 
-def _ours(task: Task, image: np.ndarray, label: np.ndarray, mode: str) -> tuple[jax.stages.Compiled, Run]:
-    abstract = task.abstract_batch(len(image))
+def on_devices(task: Task) -> dict[str, jax.Array]:
+    """The random images and labels that all ways see, as a batch of the task."""
+    image, label = random_batch(task.config.data.batch_size, task.image_shape, task.num_classes)
     numbers = {"image": image, "label": label, "example": np.arange(len(image)), "epoch": np.zeros(len(image))}
-    batch = {name: jax.device_put(numbers[name].astype(leaf.dtype), leaf.sharding) for name, leaf in abstract.items()}
+    abstract = task.abstract_batch(len(image))
+    return {name: jax.device_put(numbers[name].astype(leaf.dtype), leaf.sharding) for name, leaf in abstract.items()}
+
+
+def _ours(task: Task, mode: str) -> tuple[jax.stages.Compiled, Run]:
+    batch, abstract = on_devices(task), task.abstract_batch(task.config.data.batch_size)
     state, normalise = task.initial_state(), task.normalise()
     if mode == "train":
         step: Any = task.train_step(10**6)

@@ -15,10 +15,8 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
-from jax.extend import core
-from jax.interpreters import ad, batching, mlir
 
+import jaxcnn.nn.bilinear as bilinear
 import jaxcnn.nn.canonical as canonical
 import jaxcnn.nn.winograd as winograd
 from jaxcnn.nn.geometry import LAYOUT, Geometry, padded
@@ -111,9 +109,16 @@ def _dot(x: Array, w: Array, geometry: Geometry) -> Array:
 
 
 def _turned(x: Array, y: Array, geometry: Geometry) -> Array:
-    """The kernel gradient of ``_dot``, as ``x^T y``: its transpose by JAX is that of ``y^T x``, with y turned round."""
-    product = lax.dot_general(_windows(x, geometry), y.reshape(-1, y.shape[3]), (((0,), (0,)), ((), ())))
-    return product.reshape(*geometry.kernel, x.shape[3], y.shape[3])
+    """The kernel gradient of ``_dot``; of x and y the narrower is turned round, where there are pixels enough to pay for it.
+
+    The barrier keeps XLA from taking ``(y^T x)^T`` for ``x^T y``; JAX's own transpose of ``_dot`` is the former for any width.
+    """
+    x, y = _windows(x, geometry), y.reshape(-1, y.shape[3])
+    if x.shape[1] > y.shape[1] and x.shape[0] >= 512:
+        product = lax.optimization_barrier(lax.dot_general(y, x, (((0,), (0,)), ((), ())))).T
+    else:
+        product = lax.dot_general(x, y, (((0,), (0,)), ((), ())))
+    return product.reshape(*geometry.kernel, -1, y.shape[1])
 
 
 def _windows(x: Array, geometry: Geometry) -> Array:
@@ -185,13 +190,6 @@ def _banded(y: Array, w: Array, geometry: Geometry) -> Array:
 
 # The primitive.
 
-PRODUCT = core.Primitive("convolution_product")
-
-
-def _bind(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
-    return PRODUCT.bind(a, b, of=of, geometry=geometry)
-
-
 # Of each product the two that transpose it: from a cotangent and the operand that stays.
 _TRANSPOSES: dict[Product, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "y": (lambda y, w, g: _bind(y, w, of="x", geometry=g), lambda y, x, g: _bind(x, y, of="w", geometry=g)),
@@ -200,39 +198,31 @@ _TRANSPOSES: dict[Product, tuple[Callable[..., Array], Callable[..., Array]]] = 
 }
 
 
-@functools.partial(jax.jit, static_argnames=("of", "geometry"))
+def _bind(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
+    return PRODUCT.bind(a, b, of=of, geometry=geometry)
+
+
 def _fast(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
-    """Compiled as a function of its own only so that equal products of a network are traced once."""
     return compute(choose(of, geometry, a.shape[0], *_channels(of, a, b), a.dtype), of, a, b, geometry)
 
 
 def _plain(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
-    """XLA's own convolution; of images of one pixel (dense layers) its matrix product, on all platforms."""
+    """XLA's own convolution; of images of one pixel (dense layers) its matrix product, on all platforms.
+
+    Of many convolutions at once, with operands of their own, XLA makes one with groups.
+    """
     dense = geometry.image == geometry.kernel == (1, 1) and geometry.padding == ((0, 0), (0, 0))
     return compute("dot" if dense else "native", of, a, b, geometry)
 
 
-def _lowered_on_cpu(context: mlir.LoweringRuleContext, *operands: Any, **parameters: Any) -> Any:
-    """In a program that XLA divides over devices its own products: it adds up a gradient as soon as there are parts of one.
-
-    Of a kernel that was folded or taken apart that would be more bytes, or more arrays, than the kernel has.
-    """
-    divided = getattr(context.module_context.axis_context, "num_devices", 1) > 1
-    return mlir.lower_fun(_plain if divided else _fast, multiple_results=False)(context, *operands, **parameters)
-
-
-def _batched(arguments: Any, axes: Any, **parameters: Any) -> tuple[Array, int]:
-    """Of many convolutions at once, with operands of their own, XLA makes one with groups."""
-    return jax.vmap(functools.partial(_plain, **parameters), axes)(*arguments), 0
-
-
-PRODUCT.def_impl(lambda a, b, **parameters: jax.jit(functools.partial(_bind, **parameters))(a, b))
-PRODUCT.def_abstract_eval(lambda a, b, of, geometry: ShapedArray(_shape(of, a.shape, b.shape, geometry), a.dtype))
-ad.defbilinear(
-    PRODUCT,
-    lambda cotangent, a, b, of, geometry: _TRANSPOSES[of][0](cotangent, b, geometry),
-    lambda cotangent, a, b, of, geometry: _TRANSPOSES[of][1](cotangent, a, geometry),
+PRODUCT = bilinear.primitive(
+    "convolution_product",
+    lambda a, b, of, geometry: _shape(of, a.shape, b.shape, geometry),
+    (
+        lambda cotangent, b, of, geometry: _TRANSPOSES[of][0](cotangent, b, geometry),
+        lambda cotangent, a, of, geometry: _TRANSPOSES[of][1](cotangent, a, geometry),
+    ),
+    _fast,
+    _plain,
+    ("of", "geometry"),
 )
-batching.primitive_batchers[PRODUCT] = _batched
-mlir.register_lowering(PRODUCT, mlir.lower_fun(_plain, multiple_results=False))
-mlir.register_lowering(PRODUCT, _lowered_on_cpu, platform="cpu")

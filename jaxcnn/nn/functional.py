@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn.errors import UsageError, nearest
+from jaxcnn.nn.channelwise import inner, scaled
 from jaxcnn.nn.convolution import convolution
 from jaxcnn.typing import Array, Key
 
@@ -145,7 +146,8 @@ def batch_moments(x: Array) -> tuple[Array, Array]:
     mean = jnp.mean(x, axis=0)
     # The last term is 0: it is there for the derivatives, at the price of no further sum.
     fixed = lax.stop_gradient(mean)
-    return mean, jnp.mean(jnp.square(x - fixed[None]), axis=0) - jnp.square(mean - fixed)
+    centred = x - fixed[None]
+    return mean, inner(centred, centred) / len(x) - jnp.square(mean - fixed)
 
 
 def batch_norm(
@@ -178,7 +180,7 @@ def batch_norm(
     # gradients follow from two sums per channel, of dy and of dy * (x - mean), and devices exchange no more than these.
     fixed = lax.stop_gradient(mean)
     shift = bias.astype(gain.dtype) - (mean - fixed) * gain
-    y = (_pixels(_at_least_float32(x)) - fixed[None]) * gain[None] + shift[None]
+    y = scaled(_pixels(_at_least_float32(x)) - fixed[None], gain) + shift[None]
     return y.reshape(x.shape).astype(x.dtype)
 
 
