@@ -30,7 +30,7 @@ class Size:
     """
 
     name: str = "normal"
-    seeds: int = 5
+    seeds: int = 8
     data_dir: str | None = None
 
     def pick(self, quick: T, normal: T, full: T) -> T:

@@ -19,7 +19,7 @@ def main(arguments: list[str], stop: Stop) -> int:
     )
     flags.define("quick", bool, False, "seconds each, on digits: does it run at all?")
     flags.define("full", bool, False, "the size for an accelerator; without either flag: minutes each on two cores")
-    flags.define("seeds", int, 5, "runs of each way, at least 2")
+    flags.define("seeds", int | None, None, "runs of each way, at least 2; none: 8, or 5 with --quick")
     flags.define("data_dir", str | None, None, "directory of prepared TFDS datasets; none: the user's cache")
     flags.define("out", str, "runs/claims", "where results go")
     rest = flags.parse(arguments)
@@ -27,8 +27,9 @@ def main(arguments: list[str], stop: Stop) -> int:
         raise UsageError(f"claim takes one name, not {' '.join(rest)}")
     if flags["quick"] and flags["full"]:
         raise UsageError("--quick and --full: give one of the two")
-    if flags["seeds"] < 2:
-        raise UsageError(f"--seeds={flags['seeds']} must be >= 2: one run has no deviation")
+    seeds = flags["seeds"] if flags["seeds"] is not None else 5 if flags["quick"] else 8
+    if seeds < 2:
+        raise UsageError(f"--seeds={seeds} must be >= 2: one run has no deviation")
     listing = Table("claim", "says", title="claims of the lecture" if not rest else None, title_justify="left")
     if not rest:
         for claim in claims.CLAIMS.values():
@@ -36,9 +37,8 @@ def main(arguments: list[str], stop: Stop) -> int:
         output().print(listing)
         return 0
     names = list(claims.CLAIMS) if rest == ["all"] else [claims.find(rest[0]).name]
-    size = claims.Size(
-        "quick" if flags["quick"] else "full" if flags["full"] else "normal", flags["seeds"], flags["data_dir"]
-    )
+    name = "quick" if flags["quick"] else "full" if flags["full"] else "normal"
+    size = claims.Size(name, seeds, flags["data_dir"])
     listing = Table("claim", "verdict", "seconds", "interval")
     for name in names:
         say(f"{name}: {claims.CLAIMS[name].says}")
