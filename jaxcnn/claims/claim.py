@@ -29,8 +29,8 @@ class Size:
       data_dir: prepared TFDS datasets.
     """
 
-    name: str = "normal"
-    seeds: int = 8
+    name: str
+    seeds: int
     data_dir: str | None = None
 
     def pick(self, quick: T, normal: T, full: T) -> T:

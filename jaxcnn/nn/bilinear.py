@@ -23,7 +23,7 @@ def primitive(
     plain: Callable[..., Array],
     parameters: tuple[str, ...] = (),
 ) -> core.Primitive:
-    """A primitive for ``plain(a, b, **parameters)``, bilinear in a and b.
+    """A primitive for ``plain(a, b, **parameters)``, bilinear in a and b, which have one dtype.
 
     Args:
       name: of the primitive.

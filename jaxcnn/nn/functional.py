@@ -180,7 +180,8 @@ def batch_norm(
     # gradients follow from two sums per channel, of dy and of dy * (x - mean), and devices exchange no more than these.
     fixed = lax.stop_gradient(mean)
     shift = bias.astype(gain.dtype) - (mean - fixed) * gain
-    y = scaled(_pixels(_at_least_float32(x)) - fixed[None], gain) + shift[None]
+    centred = _pixels(_at_least_float32(x)) - fixed[None]
+    y = scaled(centred, gain.astype(centred.dtype)) + shift[None]
     return y.reshape(x.shape).astype(x.dtype)
 
 
