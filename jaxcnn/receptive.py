@@ -15,7 +15,7 @@ from typing import Any
 
 from jax.extend.core import Literal
 
-from jaxcnn.nn import convolution
+from jaxcnn.nn import convolution, pooling
 
 Run = tuple[int, int, int]  # (image axis 0 or 1, how many neighbours, distance between them in pixels)
 
@@ -117,6 +117,9 @@ def _after(equation: Any, seen: list[Field | None]) -> Field:
         for axis, (size, stride, (before, _)) in enumerate(windows, 1):
             field = field.windowed(axis, size, stride, before)
         return field.over(field.axes[3]).with_axis(3, ())
+    if equation.primitive is pooling.BLOCK_MEAN:
+        rows, columns = params["window"]
+        return field.windowed(1, rows, rows).windowed(2, columns, columns)
     if name == "conv_general_dilated":
         spec = params["dimension_numbers"]
         kernel, axes = equation.invars[1].aval.shape, _no_runs(len(field.axes))

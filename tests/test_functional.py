@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.test_util import check_grads
 
 from jaxcnn import nn
 from jaxcnn.nn.channelwise import inner, scaled
@@ -210,6 +211,32 @@ def test_the_gradient_of_overlapping_pools_under_jit(pool):
     for place in np.ndindex(x.shape):
         step = jnp.zeros_like(x).at[place].set(0.01)
         np.testing.assert_allclose(grad[place], (total(x + step) - total(x - step)) / 0.02, atol=2e-2)
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_mean_of_blocks_is_summed_in_float32_and_has_its_derivatives(channels, dtype):
+    x = jnp.asarray(np.random.default_rng(0).normal(1, 1, size=(2, 6, 8, channels)), dtype)
+    exact = np.asarray(x, np.float64).reshape(2, 2, 3, 2, 4, channels).mean(axis=(2, 4))
+    y = nn.avg_pool2d(x, (3, 4))
+    assert y.dtype == dtype
+    np.testing.assert_allclose(
+        np.asarray(y, np.float64), exact, rtol=2**-8 if dtype == jnp.bfloat16 else 1e-5, atol=1e-6
+    )
+    if dtype == jnp.float32:
+        check_grads(lambda x: jnp.sin(nn.avg_pool2d(x, (3, 4))), (x,), order=2, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_the_gradient_of_a_bias_is_the_sum_over_its_pixels(channels):
+    r = np.random.default_rng(0)
+    x, w, dy = (r.normal(size=s).astype(np.float32) for s in ((4, 6, 5, 2), (3, 2, 2, channels), (4, 4, 4, channels)))
+    y, pullback = jax.vjp(lambda b: nn.conv2d(x, w, b), jnp.zeros(channels))
+    assert y.shape == dy.shape
+    np.testing.assert_allclose(
+        pullback(jnp.asarray(dy))[0], dy.sum(axis=(0, 1, 2), dtype=np.float64), rtol=1e-5, atol=1e-5
+    )
+    check_grads(lambda b: jnp.sin(nn.conv2d(x, w, b)), (jnp.ones(channels),), order=2, rtol=2e-2, atol=2e-2)
 
 
 def test_local_response_norm_formula():

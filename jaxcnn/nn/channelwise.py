@@ -1,6 +1,6 @@
-"""Pixels ``[N, C]`` by one factor per channel, and pixels by pixels summed per channel: each is the transpose of the other.
+"""What a layer does to each channel of pixels ``[N, C]``, and the sums over pixels that are the gradients of it.
 
-They are what BatchNorm computes, forward and backward. XLA on a CPU would write all products into memory before it sums them.
+XLA on a CPU would write all products into memory before it sums them, and sum few channels in loops that are as short.
 """
 
 import functools
@@ -9,14 +9,15 @@ import operator
 
 import jax.numpy as jnp
 
-import jaxcnn.nn.bilinear as bilinear
+import jaxcnn.nn.linear as linear
 from jaxcnn.typing import Array
 
+FEW = 16  # channels: fewer leave a vector of the CPU partly empty
 _TOGETHER = 8  # products that are added up where they are computed; more have no registers
 
 
 def scaled(x: Array, factor: Array) -> Array:
-    """``x * factor``: x ``[N, C]`` and factor ``[C]``, of one dtype, to ``[N, C]``."""
+    """``x * factor``: x ``[N, C]`` and factor ``[C]``, of one dtype, to ``[N, C]``; BatchNorm's, forward and backward."""
     y: Array = SCALED.bind(x, factor)
     return y
 
@@ -27,21 +28,52 @@ def inner(x: Array, y: Array) -> Array:
     return total
 
 
-def _in_parts(x: Array, y: Array) -> Array:
+def shifted(x: Array, bias: Array) -> Array:
+    """``x + bias``: x ``[N, C]`` and bias ``[C]``, of one dtype, to ``[N, C]``."""
+    shift: Array = REPEATED.bind(bias, num_pixels=len(x))
+    return x + shift
+
+
+def _inner(x: Array, y: Array) -> Array:
     parts = math.gcd(len(x), _TOGETHER)
     products = [a * b for a, b in zip(jnp.split(x, parts), jnp.split(y, parts), strict=True)]
     return jnp.sum(functools.reduce(operator.add, products), axis=0)
+
+
+def _total(x: Array, num_pixels: int) -> Array:
+    together = math.gcd(num_pixels, 2 * FEW) if x.shape[1] < FEW else 1  # as one pixel of many channels
+    return jnp.sum(jnp.sum(x.reshape(num_pixels // together, -1), axis=0).reshape(together, -1), axis=0)
 
 
 def _scaled(x: Array, factor: Array) -> Array:
     return x * factor[None]
 
 
-SCALED = bilinear.primitive("scaled", lambda x, _: x.shape, (scaled, lambda g, x: inner(x, g)), _scaled, _scaled)
-INNER = bilinear.primitive(
+def _repeated(bias: Array, num_pixels: int) -> Array:
+    return jnp.broadcast_to(bias[None], (num_pixels, *bias.shape))
+
+
+SCALED = linear.primitive("scaled", lambda x, _: x.shape, (scaled, lambda g, x: inner(x, g)), _scaled, _scaled)
+INNER = linear.primitive(
     "inner",
     lambda x, _: x.shape[1:],
     (lambda g, y: scaled(y, g), lambda g, x: scaled(x, g)),
-    _in_parts,
+    _inner,
     lambda x, y: jnp.sum(x * y, axis=0),
+)
+REPEATED = linear.primitive(
+    "repeated",
+    lambda bias, num_pixels: (num_pixels, *bias.shape),
+    (lambda g, num_pixels: TOTAL.bind(g, num_pixels=num_pixels),),
+    _repeated,
+    _repeated,
+    ("num_pixels",),
+)
+TOTAL = linear.primitive(
+    "total",
+    lambda x, num_pixels: x.shape[1:],
+    (lambda g, num_pixels: REPEATED.bind(g, num_pixels=num_pixels),),
+    _total,
+    lambda x, num_pixels: jnp.sum(x, axis=0),
+    ("num_pixels",),
 )

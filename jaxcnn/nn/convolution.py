@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-import jaxcnn.nn.bilinear as bilinear
 import jaxcnn.nn.canonical as canonical
+import jaxcnn.nn.linear as linear
 import jaxcnn.nn.winograd as winograd
 from jaxcnn.nn.geometry import LAYOUT, Geometry, padded
 from jaxcnn.typing import Array
@@ -176,15 +176,22 @@ def _folded(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
 def _banded(y: Array, w: Array, geometry: Geometry) -> Array:
     """The gradient of few channels of small images: a row of y gives its share of each row of x that it saw, as one product.
 
-    The matrix for it, pixels of x by pixels of y in that row, holds w along a band and zeros.
+    The matrix for it, pixels of x by pixels of y in that row, holds w along a band and zeros: each half of a row of x for
+    itself, which leaves out zeros of the corners.
     """
-    (height, width), (rows, columns) = geometry.image, geometry.result
+    (height, width), (rows, columns), kernel = geometry.image, geometry.result, geometry.kernel
     (top, _), (left, _) = geometry.padding
-    ends = [(j - left, width - geometry.kernel[1] - j + left) for j in range(columns)]
-    band = jnp.stack([padded(w, [end, (0, 0)]) for end in ends], 3).reshape(-1, columns * w.shape[3])
-    shares = (y.reshape(y.shape[0] * rows, -1) @ band.T).reshape(-1, rows, geometry.kernel[0], width * w.shape[2])
-    ends = [(i - top, height - rows - i + top) for i in range(geometry.kernel[0])]
-    moved = [padded(shares[:, :, i, None], [end, (0, 0)]) for i, end in enumerate(ends)]
+    shares, half = [], -(-width // 2)
+    for start in range(0, width, half):
+        end = min(start + half, width)
+        first, last = max(0, start + left - kernel[1] + 1), min(columns, end + left)  # pixels of y that saw this half
+        ends = [(j - left - start, end + left - j - kernel[1]) for j in range(first, last)]
+        band = jnp.stack([padded(w, [moved, (0, 0)]) for moved in ends], 3).reshape(-1, (last - first) * w.shape[3])
+        share = y[:, :, first:last].reshape(y.shape[0] * rows, -1) @ band.T
+        shares.append(share.reshape(-1, rows, kernel[0], (end - start) * w.shape[2]))
+    whole = jnp.concatenate(shares, 3)
+    ends = [(i - top, height - rows - i + top) for i in range(kernel[0])]
+    moved = [padded(whole[:, :, i, None], [end, (0, 0)]) for i, end in enumerate(ends)]
     return functools.reduce(jnp.add, moved).reshape(-1, height, width, w.shape[2])
 
 
@@ -215,7 +222,7 @@ def _plain(a: Array, b: Array, *, of: Product, geometry: Geometry) -> Array:
     return compute("dot" if dense else "native", of, a, b, geometry)
 
 
-PRODUCT = bilinear.primitive(
+PRODUCT = linear.primitive(
     "convolution_product",
     lambda a, b, of, geometry: _shape(of, a.shape, b.shape, geometry),
     (

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn.errors import UsageError, nearest
-from jaxcnn.nn.channelwise import inner, scaled
+from jaxcnn.nn.channelwise import inner, scaled, shifted
 from jaxcnn.nn.convolution import convolution
 from jaxcnn.typing import Array, Key
 
@@ -114,7 +114,7 @@ def conv2d(
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=groups,
         )
-    return y if b is None else (_pixels(y) + b[None]).reshape(y.shape)
+    return y if b is None else shifted(_pixels(y), b).reshape(y.shape)
 
 
 def dense(x: Array, w: Array, b: Array | None = None) -> Array:
@@ -142,7 +142,7 @@ def dropout(x: Array, rate: float, key: Key, shape: tuple[int, ...] | None = Non
 
 def batch_moments(x: Array) -> tuple[Array, Array]:
     """Mean and (biased) variance of each channel over all other axes, at least in float32: two arrays ``[C]``."""
-    x = _pixels(_at_least_float32(x))
+    x = _pixels(at_least_float32(x))
     mean = jnp.mean(x, axis=0)
     # The last term is 0: it is there for the derivatives, at the price of no further sum.
     fixed = lax.stop_gradient(mean)
@@ -180,7 +180,7 @@ def batch_norm(
     # gradients follow from two sums per channel, of dy and of dy * (x - mean), and devices exchange no more than these.
     fixed = lax.stop_gradient(mean)
     shift = bias.astype(gain.dtype) - (mean - fixed) * gain
-    centred = _pixels(_at_least_float32(x)) - fixed[None]
+    centred = _pixels(at_least_float32(x)) - fixed[None]
     y = scaled(centred, gain.astype(centred.dtype)) + shift[None]
     return y.reshape(x.shape).astype(x.dtype)
 
@@ -261,7 +261,8 @@ def as_padding(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
     return _axis_padding(rows), _axis_padding(columns)
 
 
-def _at_least_float32(x: Array) -> Array:
+def at_least_float32(x: Array) -> Array:
+    """For sums, which need the digits."""
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 

@@ -1,13 +1,16 @@
 """Pooling as pure functions: per channel, nothing to learn. Images are ``[B, H, W, C]``."""
 
 import functools
+import operator
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+import jaxcnn.nn.channelwise as channelwise
+import jaxcnn.nn.linear as linear
 from jaxcnn.errors import UsageError
-from jaxcnn.nn.functional import Padding, Pair, as_padding, as_pair, conv_output_size
+from jaxcnn.nn.functional import Padding, Pair, as_padding, as_pair, at_least_float32, conv_output_size
 from jaxcnn.typing import Array
 
 
@@ -37,9 +40,10 @@ def avg_pool2d(
     """
     window, stride, pads = _checked(x, window, stride, padding)
     rows, columns = window
-    B, H, W, C = x.shape
-    if stride == window and pads == ((0, 0), (0, 0)) and H % rows == W % columns == 0:  # the gradient is elementwise
-        return jnp.mean(x.reshape(B, H // rows, rows, W // columns, columns, C), axis=(2, 4))
+    _, H, W, _ = x.shape
+    if stride == window and pads == ((0, 0), (0, 0)) and H % rows == W % columns == 0:
+        mean: Array = BLOCK_MEAN.bind(x, window=window)
+        return mean
 
     def total(x: Array) -> Array:
         padding = ((0, 0), *pads, (0, 0))
@@ -63,6 +67,46 @@ def adaptive_avg_pool2d(x: Array, size: int) -> Array:
 def global_avg_pool2d(x: Array) -> Array:
     """Mean over rows and columns: ``[B, H, W, C] -> [B, C]``."""
     return jnp.mean(x, axis=(1, 2))
+
+
+def _block_mean(x: Array, window: tuple[int, int]) -> Array:
+    (B, H, W, C), (rows, columns) = x.shape, window
+    return jnp.mean(x.reshape(B, H // rows, rows, W // columns, columns, C), axis=(2, 4))
+
+
+def _block_mean_by_rows(x: Array, window: tuple[int, int]) -> Array:
+    """Of few channels first over whole rows, then over the pixels in them: XLA's loops over both axes would be short ones."""
+    (B, H, W, C), (rows, columns) = x.shape, window
+    if C >= channelwise.FEW:
+        return _block_mean(x, window)
+    total = jnp.sum(at_least_float32(x).reshape(-1, rows, W * C), axis=1).reshape(-1, columns * C)
+    total = functools.reduce(operator.add, jnp.split(total, columns, axis=1))
+    mean = total * np.asarray(1 / (rows * columns), total.dtype)
+    return mean.reshape(B, H // rows, W // columns, C).astype(x.dtype)
+
+
+def _block_share(y: Array, window: tuple[int, int]) -> Array:
+    (B, H, W, C), (rows, columns) = y.shape, window
+    share = (y * np.asarray(1 / (rows * columns), y.dtype))[:, :, None, :, None]
+    return jnp.broadcast_to(share, (B, H, rows, W, columns, C)).reshape(B, H * rows, W * columns, C)
+
+
+BLOCK_MEAN = linear.primitive(
+    "block_mean",
+    lambda x, window: (x.shape[0], x.shape[1] // window[0], x.shape[2] // window[1], x.shape[3]),
+    (lambda g, window: BLOCK_SHARE.bind(g, window=window),),
+    _block_mean_by_rows,
+    _block_mean,
+    ("window",),
+)
+BLOCK_SHARE = linear.primitive(
+    "block_share",
+    lambda y, window: (y.shape[0], y.shape[1] * window[0], y.shape[2] * window[1], y.shape[3]),
+    (lambda g, window: BLOCK_MEAN.bind(g, window=window),),
+    _block_share,
+    _block_share,
+    ("window",),
+)
 
 
 def _padding_for_ceil(x: Array, window: Pair, stride: Pair | None, padding: Padding) -> Padding:
