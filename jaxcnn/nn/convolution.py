@@ -41,7 +41,7 @@ def choose(of: Product, geometry: Geometry, batch: int, channels_in: int, channe
         return "turned" if of == "w" else "dot"  # what is a matrix product is computed as one
     if geometry.stride == (1, 1) and geometry.kernel[1] > 1 and channels_in * channels_out <= 128:
         if of == "x" and geometry.image[1] <= 4 * geometry.kernel[1]:
-            return "banded"  # most of a row of pixels is under some tap of the kernel: one product for all of it
+            return "banded"  # most of a row of pixels is under some tap of the kernel: one product for half of it
         return "folded"  # with few channels the products are too small for the machine, and some pixels are one larger
     small = min(channels_in, channels_out) < 32 or batch * math.prod(geometry.result) < 256
     if geometry.kernel == (3, 3) and geometry.stride == (1, 1) and not small and jnp.dtype(dtype).itemsize >= 4:
