@@ -60,7 +60,7 @@ class Saver:
         )
         self._directory = directory
         with checkpoint.alone:
-            self._manager = ocp.CheckpointManager(directory, options=self._options)
+            self._manager = _Manager(directory, options=self._options)
 
     def save(
         self,
@@ -195,7 +195,16 @@ class Saver:
         if hosts.is_first():
             checkpoint.remove_unfinished(self._directory)
         with checkpoint.alone:
-            self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+            self._manager = _Manager(self._directory, options=self._options)
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which does not ask by itself whether the processes have settled on a stop."""
+
+    def reached_preemption(self, step: int) -> bool:
+        # JAX counts one series of calls. Orbax's would set ``hosts.together``'s back to ``step``: processes that settle on
+        # the next call meanwhile settle on one that is over, and a stop that comes while we save is lost.
+        return False
 
 
 class _Pending(NamedTuple):

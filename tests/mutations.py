@@ -128,6 +128,8 @@ ROWS = [
     ("jaxcnn/saver.py", "return np.array(leaf)", "return leaf", "test_checkpoint.py::test_flaky_storage_is_tried_three_times_and_then_training_goes_on"),
     ("jaxcnn/saver.py", "free < (needed :=", "free < 0 * (needed :=", "test_checkpoint.py::test_a_disk_that_is_nearly_full_is_told_before_anything_is_written"),
     ("jaxcnn/writers.py", "            with contextlib.suppress(OSError):  # a full disk: ``sync`` tells, the run goes on\n                self._hand_over()", "            self._hand_over()", "reliability/test_disk.py::test_a_limit_on_the_size_of_files"),
+    ("jaxcnn/saver.py", "class _Manager(ocp.CheckpointManager):", "class _Unused(ocp.CheckpointManager):\n    pass\n\n\n_Manager = _Unused\n\n\nclass _Replaced(ocp.CheckpointManager):", "test_checkpoint.py::test_a_save_leaves_the_count_on_which_processes_settle_a_stop_alone"),
+    ("jaxcnn/saver.py", "        step = int(state.step)\n", "        step = int(state.step)\n        __import__('threading').Thread(target=__import__('time').sleep, args=[1e3], daemon=True).start()\n", "reliability/test_soak.py::test_a_long_run_does_not_grow"),
     ("jaxcnn/saver.py", "            self._first()\n", "            pass\n", "test_checkpoint.py::test_no_checkpoint_is_written_before_its_rows"),
     ("jaxcnn/saver.py", "hosts.all_say(self._obstacle(pending))", "[self._obstacle(pending)]", "reliability/test_disk.py::test_of_two_processes_one_alone_finds_the_disk_full"),
     ("jaxcnn/fields.py", "not abs(number) <= sys.float_info.max", "not __import__('math').isfinite(number)", "reliability/test_fuzz.py::test_numbers_of_any_size_in_every_field"),

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from jax.experimental import multihost_utils
 
 from jaxcnn import checkpoint, loop, saver, tree
 from jaxcnn import mesh as meshes
@@ -215,6 +216,14 @@ def test_a_disk_that_is_nearly_full_is_told_before_anything_is_written(task, tmp
     assert len(said) == 1
     assert "step 2 not written (1,000 bytes are free, " in said[0]
     assert checkpoint.steps(tmp_path) == [1, 2]
+
+
+def test_a_save_leaves_the_count_on_which_processes_settle_a_stop_alone(task, tmp_path, monkeypatch):
+    """Orbax would call JAX's protocol with a step of its own, and a SIGTERM during a save would be forgotten."""
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
+    save(task, tmp_path, [None])
+    assert asked == []
 
 
 def test_no_checkpoint_is_written_before_its_rows(tiny, tmp_path, monkeypatch):

@@ -28,6 +28,8 @@ def test_a_long_run_does_not_grow(tmp_path, full, record_property):
         logged, folder = (protocol.logged_steps(tmp_path, "run") or [0])[-1], pathlib.Path(f"/proc/{process.pid}")
         if logged < settled:
             continue
+        if logged == steps:  # from here on it ends, and everything becomes less
+            break
         try:
             status = (folder / "status").read_text()
             memory, threads = (int(re.search(rf"{name}:\s+(\d+)", status)[1]) for name in ("VmRSS", "Threads"))
@@ -42,8 +44,8 @@ def test_a_long_run_does_not_grow(tmp_path, full, record_property):
     assert len(step) > 20
     slope = 1000 * np.polyfit(step, memory, 1)[0] / 1e6
     third = len(step) // 3
-    assert threads[-third:].max() <= threads[:third].max() + 1
-    assert files[-third:].min() <= files[:third].min() + 1  # between saves, which open some for a moment
+    for count in (threads, files):  # between saves, which have some of their own for a moment
+        assert count[-third:].min() <= count[:third].min() + 1
     assert saved.max() <= 5  # the latest three and the best, and the one that is new before an old one goes
     assert len(saved_steps(tmp_path, "run")) <= 4
     if full:
