@@ -103,6 +103,7 @@ ROWS = [
     ("jaxcnn/watchdog.py", "self._waited += min(", "self._waited += 0 * min(", "reliability/test_watchdog.py::test_a_run_that_hangs_ends_with_6_and_shows_its_stacks"),
     ("jaxcnn/watchdog.py", "min(now - last, 2 * _TICK_SECONDS)", "now - last", "reliability/test_watchdog.py::test_a_process_that_was_stopped_itself_is_not_taken_for_one_that_hangs"),
     ("jaxcnn/nn/canonical.py", "w[::-1, ::-1].transpose", "w.transpose", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
+    ("jaxcnn/nn/apart.py", 'inlineable="false"', 'inlineable="true"', "test_convolution.py::test_what_is_apart_is_computed_once_for_all_its_users"),
     ("jaxcnn/nn/winograd.py", "order = (3, 1, 2, 0)", "order = (0, 1, 2, 3)", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
     ("jaxcnn/nn/winograd.py", "[(0, -height % 4)", "[(0, height % 4)", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
     ("jaxcnn/nn/winograd.py", "[c if d > 0 else -c", "[c if d > 0 else c", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),

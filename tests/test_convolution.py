@@ -12,6 +12,7 @@ from jax import lax
 
 from jaxcnn import nn
 from jaxcnn.nn import convolution, winograd
+from jaxcnn.nn.apart import apart
 from jaxcnn.nn.convolution import Geometry
 
 # batch, channels in and out, geometry: few and many channels, strides beyond the kernel, more padding than kernel, pixels
@@ -115,6 +116,20 @@ def test_images_go_through_winograd_in_slices_that_fit_the_cache(monkeypatch):
         call = functools.partial(convolution.compute, "winograd", of, geometry=geometry)
         assert "length=2" in str(jax.make_jaxpr(call)(*pair))
         np.testing.assert_allclose(call(*pair), wanted[of], rtol=0, atol=1e-5 * np.abs(wanted[of]).max(), err_msg=of)
+
+
+def test_what_is_apart_is_computed_once_for_all_its_users():
+    def added(a, b, c):
+        return a + b + c
+
+    def sums(first, x):
+        whole = first(x, x[::-1], x.T)
+        return [whole * whole.T, jnp.sin(whole), whole[:4] * whole[4:]]
+
+    def count(first):
+        return jax.jit(sums, static_argnums=0).lower(first, jnp.ones((8, 8))).compile().as_text().count(" add(")
+
+    assert (count(apart(added)), count(added) > 2) == (2, True)
 
 
 @pytest.mark.parametrize("case", SOME, ids=str)

@@ -22,6 +22,7 @@ from typing import TypeAlias
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn.nn.apart import apart
 from jaxcnn.nn.geometry import padded
 from jaxcnn.typing import Array
 
@@ -85,7 +86,7 @@ def _convolved(x: Array, kernels: Grid, padding: Padding) -> Array:
     channels_out = kernels[0][0].shape[1]
 
     def of_slice(x: Array) -> Array:
-        tiles = _both(B_T, _tiles(x, 2, height, width, padding))
+        tiles = _transformed(B_T, _tiles(x, 2, (height, width), padding), 2)
         products = _elementwise(operator.matmul, tiles, kernels)
         rows = [jnp.stack(row, 3) for row in _both(A_T, products)]
         y = jnp.stack(rows, 2)  # [B, rows of tiles, 2, columns of tiles, 2, F]
@@ -102,10 +103,9 @@ def kernel_gradient(x: Array, y: Array, padding: Padding) -> Array:
     height, width = y.shape[1:3]
 
     def of_slice(x: Array, y: Array) -> Grid:
-        tiles = _both(B4_T, _tiles(x, 4, height, width, padding))
+        tiles = _transformed(B4_T, _tiles(x, 4, (height, width), padding), 4)
         y = padded(y, [(0, -height % 4), (0, -width % 4)])
-        y = y.reshape(y.shape[0], y.shape[1] // 4, 4, y.shape[2] // 4, 4, -1)
-        seen = _both(_transposed(A4_T), [[y[:, :, i, :, j] for j in range(4)] for i in range(4)])
+        seen = _transformed(_transposed(A4_T), y, 4)
         return _elementwise(lambda d, g: d.reshape(-1, d.shape[3]).T @ g.reshape(-1, g.shape[3]), tiles, seen)
 
     def added(total: Grid, slices: tuple[Array, Array]) -> tuple[Grid, None]:
@@ -129,21 +129,31 @@ def _sliced(x: Array, m: int, size: tuple[int, int], channels_out: int) -> Array
     return x.reshape(batch // images, images, *x.shape[1:])
 
 
-def _tiles(x: Array, m: int, height: int, width: int, padding: Padding) -> Grid:
-    """Of each tile, m apart from the next, the pixel in row i and column j: ``[B, rows, columns, C]`` each."""
-    rows, columns = -(-height // m), -(-width // m)
-    (top, _), (left, _) = padding
-    below, right = m * (rows + 1) - x.shape[1] - top, m * (columns + 1) - x.shape[2] - left
-    x = padded(x, [(top, below), (left, right)])
-    batch, channels = x.shape[0], x.shape[3]
-    x = x.reshape(batch, rows + 1, m, columns + 1, m, channels)
+def _tiles(x: Array, m: int, size: tuple[int, int], padding: Padding) -> Array:
+    """x with the zeros around it, and as many more as whole tiles for ``size`` results, m apart, need."""
+    ends = [
+        (before, m * (-(-n // m) + 1) - length - before)
+        for n, length, (before, _) in zip(size, x.shape[1:3], padding, strict=True)
+    ]
+    return padded(x, ends)
 
-    def pixel(i: int, j: int) -> Array:
-        first = (0, i // m, i % m, j // m, j % m, 0)
-        last = (batch, i // m + rows, i % m + 1, j // m + columns, j % m + 1, channels)
-        return lax.slice(x, first, last).reshape(batch, rows, columns, channels)
 
-    return [[pixel(i, j) for j in range(m + 2)] for i in range(m + 2)]
+def _transformed(matrix: Matrix, x: Array, m: int) -> Grid:
+    """``matrix @ tile @ matrix.T`` of all tiles, m apart: of each element ``[B, rows of tiles, columns of tiles, C]``."""
+    size = len(matrix[0])
+    rows = apart(lambda x: _product(matrix, _pixels(x, 1, m, size)))(x)  # once, not anew for each of its columns
+    return [_product(matrix, _pixels(row, 2, m, size)) for row in rows]
+
+
+def _pixels(x: Array, axis: int, m: int, count: int) -> tuple[Array, ...]:
+    """The first, second, ... of ``count`` pixels of each tile along an axis."""
+    blocks = x.shape[axis] // m
+    tiles = blocks - (count - 1) // m
+    x = x.reshape(*x.shape[:axis], blocks, m, *x.shape[axis + 1 :])
+    return tuple(
+        lax.index_in_dim(lax.slice_in_dim(x, i // m, i // m + tiles, axis=axis), i % m, axis + 1, keepdims=False)
+        for i in range(count)
+    )
 
 
 def _transposed(matrix: Matrix) -> Matrix:
