@@ -19,6 +19,7 @@ from jax import lax
 import jaxcnn.nn.canonical as canonical
 import jaxcnn.nn.linear as linear
 import jaxcnn.nn.winograd as winograd
+from jaxcnn.nn.apart import apart
 from jaxcnn.nn.geometry import LAYOUT, Geometry, padded
 from jaxcnn.typing import Array
 
@@ -189,10 +190,14 @@ def _banded(y: Array, w: Array, geometry: Geometry) -> Array:
         band = jnp.stack([padded(w, [moved, (0, 0)]) for moved in ends], 3).reshape(-1, (last - first) * w.shape[3])
         share = y[:, :, first:last].reshape(y.shape[0] * rows, -1) @ band.T
         shares.append(share.reshape(-1, rows, kernel[0], (end - start) * w.shape[2]))
-    whole = jnp.concatenate(shares, 3)
     ends = [(i - top, height - rows - i + top) for i in range(kernel[0])]
-    moved = [padded(whole[:, :, i, None], [end, (0, 0)]) for i, end in enumerate(ends)]
-    return functools.reduce(jnp.add, moved).reshape(-1, height, width, w.shape[2])
+
+    def added(*shares: Array) -> Array:
+        moved = [[padded(share[:, :, i, None], [end, (0, 0)]) for i, end in enumerate(ends)] for share in shares]
+        return jnp.concatenate([functools.reduce(jnp.add, parts) for parts in moved], 3)
+
+    # Apart, because what follows often repeats pixels, an average pooling's gradient for one.
+    return apart(added)(*shares).reshape(-1, height, width, w.shape[2])
 
 
 # The primitive.
