@@ -77,7 +77,7 @@ def ways(geometry):
         yield "halved"
     if geometry.stride == (1, 1):
         yield from ("folded", "banded")
-    if geometry.stride == (1, 1) and geometry.kernel == (3, 3):
+    if geometry.stride == (1, 1) and geometry.kernel in ((3, 3), (5, 5)):
         yield "winograd"
 
 
@@ -194,7 +194,8 @@ def test_the_type_of_the_operands_is_that_of_the_result(dtype):
         ("x", (8, 32, 64), Geometry((8, 8), (3, 3), (1, 1), ((1, 1), (1, 1))), "winograd"),
         ("y", (1, 512, 512), Geometry((7, 7), (3, 3), (1, 1), ((1, 1), (1, 1))), "native"),
         ("w", (64, 16, 32), Geometry((32, 32), (3, 3), (1, 1), ((1, 1), (1, 1))), "canonical"),
-        ("y", (8, 64, 64), Geometry((32, 32), (5, 5), (1, 1), ((2, 2), (2, 2))), "native"),
+        ("y", (8, 64, 64), Geometry((32, 32), (5, 5), (1, 1), ((2, 2), (2, 2))), "winograd"),
+        ("y", (8, 64, 64), Geometry((32, 32), (7, 7), (1, 1), ((3, 3), (3, 3))), "native"),
         ("w", (8, 64, 64), Geometry((32, 32), (3, 3), (2, 2), ((1, 1), (1, 1))), "canonical"),
     ],
 )

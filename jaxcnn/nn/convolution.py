@@ -45,7 +45,12 @@ def choose(of: Product, geometry: Geometry, batch: int, channels_in: int, channe
             return "banded"  # most of a row of pixels is under some tap of the kernel: one product for half of it
         return "folded"  # with few channels the products are too small for the machine, and some pixels are one larger
     small = min(channels_in, channels_out) < 32 or batch * math.prod(geometry.result) < 256
-    if geometry.kernel == (3, 3) and geometry.stride == (1, 1) and not small and jnp.dtype(dtype).itemsize >= 4:
+    if (
+        geometry.kernel in ((3, 3), (5, 5))
+        and geometry.stride == (1, 1)
+        and not small
+        and jnp.dtype(dtype).itemsize >= 4
+    ):
         # Fewer multiplications outweigh the bytes of the tiles, and the transform of the kernels. A type narrower than
         # float32 would lose digits in the sums before, between and after them.
         return "winograd"

@@ -1,15 +1,16 @@
-"""Convolution with 3x3 kernels by Winograd's F(m x m, 3 x 3): fewer multiplications for more additions.
+"""Convolution with 3x3 and 5x5 kernels by Winograd's F(m x m, r x r): fewer multiplications for more additions.
 
-A tile of (m + 2) x (m + 2) pixels gives m x m pixels of the result (Lavin & Gray 2016, equation 8)::
+A tile of (m + r - 1) x (m + r - 1) pixels gives m x m pixels of the result (Lavin & Gray 2016, equation 8)::
 
     Y = A^T [ (G w G^T) * (B^T d B) ] A
 
 summed over channels, so that each element of a tile is a matrix product of its own, of all tiles by all channels. The
 gradient of the kernels is the transpose of that in w.
 
-Results and gradients of images take m = 2, four multiplications a pixel instead of nine, by matrices of 0, 1 and 1/2 only:
-rounding is that of a direct convolution. Gradients of kernels, whose products XLA is slower in, take m = 4, 2.25 a pixel; they
-round more coarsely than a direct sum, within the 1e-5 of the largest element that all ways promise.
+Results and gradients of images of 3x3 kernels take m = 2, four multiplications a pixel instead of nine, by matrices of 0, 1
+and 1/2 only: rounding is that of a direct convolution. Gradients of those kernels, whose products XLA is slower in, take
+m = 4, 2.25 a pixel; 5x5 kernels take m = 2, nine a pixel instead of 25. Both round more coarsely than a direct sum, within
+the 1e-5 of the largest element that all ways promise.
 """
 
 import functools
@@ -17,7 +18,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 from jax import lax
@@ -31,18 +32,32 @@ Grid: TypeAlias = list[list[Array]]
 Padding: TypeAlias = Sequence[tuple[int, int]]
 
 
-def _matrices(*points: Fraction | int) -> tuple[Matrix, Matrix, Matrix]:
-    """``(A^T, G, B^T)`` of F(m, 3) from its m + 1 points, to which infinity is added (Toom and Cook; Blahut 2010, chapter 5).
+class _Form(NamedTuple):
+    """``(A^T, G, B^T)`` of F(m, r)."""
+
+    a_t: Matrix
+    g: Matrix
+    b_t: Matrix
+
+    @property
+    def m(self) -> int:
+        """Results of a tile, along an axis."""
+        return len(self.a_t)
+
+
+def _form(r: int, *points: Fraction | int) -> _Form:
+    """F(m, r) from its m + r - 2 points, to which infinity is added (Toom and Cook; Blahut 2010, chapter 5).
 
     A row of G is the kernel as a polynomial at one point, over the product of that point's distances to the others; one of
     B^T is the polynomial that is 0 at all others. The sign of the distances goes to B^T.
     """
+    m = len(points) + 2 - r
     distances = [math.prod(p - q for q in points if q != p) for p in points]
-    a_t = [[p**power for p in points] + [int(power == len(points) - 2)] for power in range(len(points) - 1)]
-    g = [[p**power / abs(Fraction(d)) for power in range(3)] for p, d in zip(points, distances, strict=True)]
+    a_t = [[p**power for p in points] + [int(power == m - 1)] for power in range(m)]
+    g = [[p**power / abs(Fraction(d)) for power in range(r)] for p, d in zip(points, distances, strict=True)]
     b_t = [_polynomial([q for q in points if q != p]) for p in points]
     b_t = [[c if d > 0 else -c for c in row] + [0] for row, d in zip(b_t, distances, strict=True)]
-    return _floats(a_t), _floats([*g, [0, 0, 1]]), _floats([*b_t, _polynomial(points)])
+    return _Form(_floats(a_t), _floats([*g, [0] * (r - 1) + [1]]), _floats([*b_t, _polynomial(points)]))
 
 
 def _polynomial(zeros: Sequence[Fraction | int]) -> list[Fraction | int]:
@@ -57,85 +72,87 @@ def _floats(matrix: Sequence[Sequence[Fraction | int]]) -> Matrix:
     return tuple(tuple(float(element) for element in row) for row in matrix)
 
 
-A_T, G, B_T = _matrices(0, 1, -1)
 # Of the points tried those that round least; +-1 and +-2, the usual ones, round more coarsely.
-A4_T, G4, B4_T = _matrices(0, Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2))
+_FINE = (0, Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2))
+_RESULT = {3: _form(3, 0, 1, -1), 5: _form(5, *_FINE)}  # for images and their gradients, by size of the kernel
+_KERNEL = {3: _form(3, *_FINE), 5: _form(5, *_FINE)}  # for gradients of kernels
 
 _SLICE = 2**24  # bytes of transformed images at a time: they stay in the cache
 
 
 def result(x: Array, w: Array, padding: Padding) -> Array:
-    """y ``[B, H', W', F]`` of images x ``[B, H, W, C]``, kernels w ``[3, 3, C, F]`` and zeros around the image."""
-    return _convolved(x, lax.optimization_barrier(_both(G, [list(row) for row in w])), padding)
+    """y ``[B, H', W', F]`` of images x ``[B, H, W, C]``, kernels w ``[r, r, C, F]`` and zeros around the image."""
+    return _convolved(_RESULT[w.shape[0]], x, [list(row) for row in w], padding)
 
 
 def image_gradient(y: Array, w: Array, padding: Padding) -> Array:
-    """The gradient of x ``[B, H, W, C]`` from that of the result, y ``[B, H', W', F]``: y by the kernels turned round.
-
-    Turned round, a kernel is transformed to the same elements: those of 0 and infinity change places.
-    """
-    kernels = lax.optimization_barrier(_both(G, [list(row) for row in w]))
-    order = (3, 1, 2, 0)
-    turned = [[kernels[i][j].T for j in order] for i in order]
-    return _convolved(y, turned, [(2 - before, 2 - after) for before, after in padding])
+    """The gradient of x ``[B, H, W, C]`` from that of the result, y ``[B, H', W', F]``: y by the kernels turned round."""
+    most = w.shape[0] - 1
+    turned = [list(row) for row in w[::-1, ::-1]]
+    return _convolved(_RESULT[w.shape[0]], y, turned, [(most - i, most - j) for i, j in padding], transposed=True)
 
 
-def _convolved(x: Array, kernels: Grid, padding: Padding) -> Array:
-    """Images by transformed kernels, 4 x 4 of ``[C, F]``."""
-    height, width = (n + sum(ends) - 2 for n, ends in zip(x.shape[1:3], padding, strict=True))
+def _convolved(form: _Form, x: Array, w: Grid, padding: Padding, transposed: bool = False) -> Array:
+    """Images by kernels, of which each element is ``[C, F]``, or ``[F, C]`` to be transposed."""
+    kernels = lax.optimization_barrier(_both(form.g, w))
+    if transposed:
+        kernels = [[kernel.T for kernel in row] for row in kernels]
+    height, width = (n + sum(ends) - len(w) + 1 for n, ends in zip(x.shape[1:3], padding, strict=True))
     channels_out = kernels[0][0].shape[1]
 
     def of_slice(x: Array) -> Array:
-        tiles = _transformed(B_T, _tiles(x, 2, (height, width), padding), 2)
-        products = _elementwise(operator.matmul, tiles, kernels)
-        rows = [jnp.stack(row, 3) for row in _both(A_T, products)]
-        y = jnp.stack(rows, 2)  # [B, rows of tiles, 2, columns of tiles, 2, F]
-        return y.reshape(x.shape[0], 2 * y.shape[1], 2 * y.shape[3], -1)[:, :height, :width]
+        products = _elementwise(operator.matmul, _tiles(form, x, (height, width), padding), kernels)
+        pixels = _once(form.a_t, apart(functools.partial(_once, form.a_t))(products))
+        y = jnp.stack([jnp.stack(row, 3) for row in pixels], 2)  # [B, rows of tiles, m, columns of tiles, m, F]
+        return y.reshape(x.shape[0], form.m * y.shape[1], form.m * y.shape[3], -1)[:, :height, :width]
 
-    slices = _sliced(x, 2, (height, width), channels_out)
+    slices = _sliced(form, x, (height, width), channels_out)
     if slices.shape[0] == 1:
         return of_slice(x)
     return lax.map(of_slice, slices).reshape(x.shape[0], height, width, channels_out)
 
 
 def kernel_gradient(x: Array, y: Array, padding: Padding) -> Array:
-    """The gradient of w ``[3, 3, C, F]`` from images x ``[B, H, W, C]`` and the gradient y ``[B, H', W', F]`` of the result."""
-    height, width = y.shape[1:3]
+    """The gradient of w ``[r, r, C, F]`` from images x ``[B, H, W, C]`` and the gradient y ``[B, H', W', F]`` of the result."""
+    size = (y.shape[1], y.shape[2])
+    r = x.shape[1] + sum(padding[0]) - size[0] + 1
+    form = _KERNEL[r]
 
     def of_slice(x: Array, y: Array) -> Grid:
-        tiles = _transformed(B4_T, _tiles(x, 4, (height, width), padding), 4)
-        y = padded(y, [(0, -height % 4), (0, -width % 4)])
-        seen = _transformed(_transposed(A4_T), y, 4)
+        y = padded(y, [(0, -n % form.m) for n in size])
+        seen = _transformed(_transposed(form.a_t), y, form.m)
+        tiles = _tiles(form, x, size, padding)
         return _elementwise(lambda d, g: d.reshape(-1, d.shape[3]).T @ g.reshape(-1, g.shape[3]), tiles, seen)
 
     def added(total: Grid, slices: tuple[Array, Array]) -> tuple[Grid, None]:
         return _elementwise(operator.add, total, of_slice(*slices)), None
 
-    xs = _sliced(x, 4, (height, width), y.shape[3])
+    xs = _sliced(form, x, size, y.shape[3])
     if xs.shape[0] == 1:
         products = of_slice(x, y)
     else:
-        zeros = jnp.zeros((x.shape[3], y.shape[3]), x.dtype)
-        products, _ = lax.scan(added, [[zeros] * 6] * 6, (xs, y.reshape(*xs.shape[:2], *y.shape[1:])))
-    return jnp.stack([jnp.stack(row) for row in _both(_transposed(G4), products)])
+        zeros = [[jnp.zeros((x.shape[3], y.shape[3]), x.dtype)] * len(form.g)] * len(form.g)
+        products, _ = lax.scan(added, zeros, (xs, y.reshape(*xs.shape[:2], *y.shape[1:])))
+    return jnp.stack([jnp.stack(row) for row in _both(_transposed(form.g), products)])
 
 
-def _sliced(x: Array, m: int, size: tuple[int, int], channels_out: int) -> Array:
+def _sliced(form: _Form, x: Array, size: tuple[int, int], channels_out: int) -> Array:
     """x as ``[slices, B / slices, H, W, C]``, as many as equal slices that fit the cache make necessary."""
     batch, channels_in = x.shape[0], x.shape[3]
-    tiles = -(-size[0] // m) * -(-size[1] // m)
-    most = max(1, _SLICE // ((m + 2) ** 2 * tiles * (channels_in + channels_out) * x.dtype.itemsize))
+    elements = len(form.g) ** 2 * math.prod(-(-n // form.m) for n in size)
+    most = max(1, _SLICE // (elements * (channels_in + channels_out) * x.dtype.itemsize))
     images = next(n for n in range(min(most, batch), 0, -1) if batch % n == 0)
     return x.reshape(batch // images, images, *x.shape[1:])
 
 
-def _tiles(x: Array, m: int, size: tuple[int, int], padding: Padding) -> Array:
-    """x with the zeros around it, and as many more as whole tiles for ``size`` results, m apart, need."""
+def _tiles(form: _Form, x: Array, size: tuple[int, int], padding: Padding) -> Grid:
+    """``B^T d B`` of all tiles for ``size`` results, with zeros around x and as many more as whole tiles need."""
+    m, more = form.m, (len(form.b_t) - 1) // form.m
     ends = [
-        (before, m * (-(-n // m) + 1) - length - before)
+        (before, m * (-(-n // m) + more) - length - before)
         for n, length, (before, _) in zip(size, x.shape[1:3], padding, strict=True)
     ]
-    return padded(x, ends)
+    return _transformed(form.b_t, padded(x, ends), m)
 
 
 def _transformed(matrix: Matrix, x: Array, m: int) -> Grid:
@@ -162,8 +179,12 @@ def _transposed(matrix: Matrix) -> Matrix:
 
 def _both(matrix: Matrix, grid: Grid) -> Grid:
     """``matrix @ grid @ matrix.T``, of arrays as elements."""
-    columns = [_product(matrix, column) for column in zip(*grid, strict=True)]
-    return [_product(matrix, row) for row in zip(*columns, strict=True)]
+    return _once(matrix, _once(matrix, grid))
+
+
+def _once(matrix: Matrix, grid: Grid) -> Grid:
+    """``(matrix @ grid).T``."""
+    return [_product(matrix, column) for column in zip(*grid, strict=True)]
 
 
 def _elementwise(function: Callable[[Array, Array], Array], one: Grid, other: Grid) -> Grid:
