@@ -70,7 +70,7 @@ def possible(way: Way, of: Product, case: tuple[int, ...]) -> bool:
     if way == "canonical":
         return of != "y"
     if way == "winograd":
-        return k == 3 and s == 1 and channels_in >= 16
+        return k in (3, 5) and s == 1 and channels_in >= 16
     if way == "banded" and (of != "x" or size > 4 * k):
         return False
     if way in ("folded", "banded"):
