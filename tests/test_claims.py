@@ -7,9 +7,12 @@ import pytest
 from scipy import stats
 
 from jaxcnn import claims
+from jaxcnn.claims import normalisation
 from jaxcnn.claims.verdict import FAILS, HOLDS, OPEN, Question, together
 from jaxcnn.cli.main import main
 from jaxcnn.errors import UsageError
+
+CHANCE = float(np.log(10))
 
 
 def interval(values):
@@ -87,6 +90,19 @@ def test_runs_of_all_ways_have_the_same_batches_and_differ_by_seed():
     assert [run.loss.tolist() for run in claims.claim.train(config, size, rates[1:])[0]] == [
         run.loss.tolist() for run in moving
     ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "rate"),
+    [
+        ([2.0, 1.5, 2.0, CHANCE], 0.1 * (0.3 / 0.1) ** ((0.9 * CHANCE - 2.0) / (CHANCE - 2.0))),  # it ends between two
+        ([2.0, CHANCE, 2.0, CHANCE], 0.1 * (0.3 / 0.1) ** ((0.9 * CHANCE - 2.0) / (CHANCE - 2.0))),  # the larger counts
+        ([2.0, 1.5, 1.5, 2.0], 0.3),  # the largest tried is usable still
+        ([CHANCE, CHANCE, CHANCE, CHANCE], 0.01 / 3),  # none is
+    ],
+)
+def test_the_largest_usable_rate_lies_between_two(losses, rate):
+    assert normalisation._largest((0.01, 0.03, 0.1, 0.3), losses) == pytest.approx(rate)
 
 
 def test_each_claim_says_what_it_asks():

@@ -68,9 +68,12 @@ def families(axes: Axes, points: Mapping[str, Sequence[Mapping[str, Any]]], what
         mean, half = zip(*(interval(member["accuracy"]) for member in members), strict=True)
         axes.errorbar(x, mean, half, marker="o", ms=9, capsize=5, color=COLOURS[i % len(COLOURS)], label=family)
         style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 11, "color": COLOURS[i % len(COLOURS)]}
-        for place, following, member in zip(zip(x, mean, strict=True), [*mean[1:], mean[-1]], members, strict=True):
-            axes.annotate(member["name"], place, (8, -16 if following >= place[1] else 8), **style)  # beside the line
+        for number, member in enumerate(members):  # beyond the error bar, on the side to which the line does not go on
+            side = -1 if mean[min(number + 1, len(mean) - 1)] >= mean[number] else 1
+            end = (x[number], mean[number] + side * half[number])
+            axes.annotate(member["name"], end, (0, 12 * side), ha="center", va="center", **style)
     axes.set_xscale("log")
+    axes.margins(x=0.1, y=0.1)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(label)
     axes.set_ylabel("test accuracy (%)")

@@ -54,9 +54,17 @@ def _end(loss: np.ndarray) -> float:
 
 
 def _largest(rates: tuple[float, ...], losses: list[float]) -> float:
-    """The largest rate with which a tenth of the loss by chance was learned away; a third of the smallest when none."""
-    usable = [rate for rate, loss in zip(rates, losses, strict=True) if loss < 0.9 * _CHANCE]
-    return max(usable, default=rates[0] / 3)
+    """The rate at which learning a tenth of the loss by chance away comes to its end, between two rates by their logarithms.
+
+    The largest rate itself when that is usable still; a third of the smallest when none is.
+    """
+    limit = 0.9 * _CHANCE
+    usable = [number for number, loss in enumerate(losses) if loss < limit]
+    if not usable:
+        return rates[0] / 3
+    last = usable[-1]
+    pair = slice(last, last + 2)
+    return float(10 ** np.interp(limit, losses[pair], np.log10(rates[pair])))
 
 
 def _draw_rates(axes: Axes, shown: Mapping[str, Any]) -> None:
