@@ -6,7 +6,8 @@ Its published record is 2.59 s on one A100 for a mean accuracy of 94 %, compilat
 a sum over the batch and the logits are divided by their inputs; the rates here say the same for a mean. Timed by
 ``benchmarks/speed.py``.
 
-Measured: not yet.
+Measured: 90.86 % of the test images right (94 % is the aim), mean of 1, 1,458 s on 2 cores of AMD EPYC, in
+float32.
 """
 
 from jaxcnn import (

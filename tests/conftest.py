@@ -210,14 +210,13 @@ def torch():
 
 @pytest.fixture(scope="session")
 def torchvision(torch):
-    """Has no CPU build; it imports when two of its operators are declared."""
-    from torch import library as operators
+    """An optional peer as well."""
+    from jaxcnn.bench.input import import_torchvision
 
-    library = operators.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    yield pytest.importorskip("torchvision", reason="torchvision is not installed")
-    library._destroy()
+    try:
+        return import_torchvision()
+    except ImportError:
+        pytest.skip("torchvision is not installed")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -139,6 +142,28 @@ def test_the_process_of_torch_tells_what_it_cannot_do(torch, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install torch"), Beside():
         pass
+
+
+@pytest.mark.parametrize("declares", ["its compiled part", "nobody"])
+def test_torchvision_is_imported_with_and_without_its_compiled_part(torch, tmp_path, declares):
+    package = tmp_path / "torchvision" / "__init__.py"
+    package.parent.mkdir()
+    declared = """
+import torch
+library = torch.library.Library("torchvision", "FRAGMENT")
+library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
+    asked = """
+import torch
+if not hasattr(torch.ops.torchvision, "nms"):
+    raise RuntimeError("operator torchvision::nms does not exist")
+"""
+    package.write_text(declared if declares == "its compiled part" else asked)
+    program = "from jaxcnn.bench.input import import_torchvision; print(import_torchvision().__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(package)
 
 
 def test_bench_writes_a_trace(jaxcnn_, tmp_path, monkeypatch):

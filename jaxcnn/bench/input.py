@@ -7,6 +7,7 @@ ratios are taken within a turn. The first turn warms up and does not count.
 import contextlib
 import dataclasses
 import functools
+import importlib
 import io
 import itertools
 import statistics
@@ -164,15 +165,9 @@ def _torchvision(task: Task, stored: list[Record]) -> tuple[str, Callable[[], in
         return None
     try:
         import torch  # pyright: ignore[reportMissingImports]
-        from torch import library  # pyright: ignore[reportMissingImports]
-
-        # The build for the CPU lacks two operators that its import registers.
-        operators = library.Library("torchvision", "FRAGMENT")
-        if not hasattr(torch.ops.torchvision, "nms"):
-            for name in ("nms", "qnms"):
-                operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision  # pyright: ignore[reportMissingImports]
         from PIL import Image
+
+        torchvision = import_torchvision()
     except ImportError:
         return None
     config: AugmentConfig = task.config.augment
@@ -195,8 +190,31 @@ def _torchvision(task: Task, stored: list[Record]) -> tuple[str, Callable[[], in
         torch.set_num_threads(threads)
         return len(stored)
 
-    crops.operators = operators  # pyright: ignore[reportFunctionMemberAccess]  (its definitions live as long as it does)
     return torchvision.__version__, crops
+
+
+@functools.cache
+def _declare_operators() -> Any:
+    """Two that a torchvision without its compiled part asks for; they live as long as what is returned."""
+    from torch import library  # pyright: ignore[reportMissingImports]
+
+    operators = library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return operators
+
+
+def import_torchvision() -> Any:
+    """torchvision, also where its compiled part does not fit the installed torch; its transforms need none of that.
+
+    Raises:
+      ImportError: it is not installed.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError:
+        _declare_operators()
+        return importlib.import_module("torchvision")
 
 
 def _batches(count: int, size: int) -> Iterator[range]:
