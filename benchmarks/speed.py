@@ -7,7 +7,7 @@ One program trains from a given state to the end, and one evaluates; both are co
 split is here. Each run has a seed of its own; the mean accuracy of all has to reach the target.
 
 FILE is ``airbench94_muon.py`` of github.com/KellerJordan/cifar10-airbench, to be run on the same GPU; its clock is its own.
-Without a GPU it runs too, eager and in float32: for its accuracy on the same images, in half an hour a run on two cores.
+Without a GPU it runs too, eager and in float32, for its accuracy on the same images.
 """
 
 import argparse

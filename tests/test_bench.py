@@ -149,9 +149,9 @@ def test_torchvision_is_imported_with_and_without_its_compiled_part(torch, tmp_p
     package = tmp_path / "torchvision" / "__init__.py"
     package.parent.mkdir()
     declared = """
-import torch
-library = torch.library.Library("torchvision", "FRAGMENT")
-library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+from torch import library
+kept = library.Library("torchvision", "FRAGMENT")
+kept.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 """
     asked = """
 import torch
@@ -161,7 +161,7 @@ if not hasattr(torch.ops.torchvision, "nms"):
     package.write_text(declared if declares == "its compiled part" else asked)
     program = "from jaxcnn.bench.input import import_torchvision; print(import_torchvision().__file__)"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(package)
 
