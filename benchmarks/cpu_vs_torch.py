@@ -37,6 +37,11 @@ CASES = {
     "AlexNet, 32": {"model": "alexnet", "batch_size": 32},
 }
 
+IN_CALLS = {
+    f"LeNet-5, {size}, 20 updates a call": CASES[f"LeNet-5, {size}"] | {"steps_per_execution": 20} for size in (64, 512)
+}
+"""As ``lenet_mnist`` trains: each update reads its images inside the program, see ``jaxcnn/execution.py``."""
+
 
 def compare(name: str, cases: Mapping[str, Mapping[str, Any]], peers: Sequence[str], turns: int, tiny: bool) -> None:
     """Measure the cases beside the peers and write them as ``NAME.json``."""
@@ -57,7 +62,9 @@ def compare(name: str, cases: Mapping[str, Mapping[str, Any]], peers: Sequence[s
 
 def main() -> None:
     tiny = "--tiny" in sys.argv
-    cases = {"LeNet-5, 4": {"model": "lenet5", "batch_size": 4}} if tiny else CASES
+    small = {"model": "lenet5", "batch_size": 4}
+    few = {"LeNet-5, 4": small, "LeNet-5, 4, 3 updates a call": small | {"steps_per_execution": 3}}
+    cases = few if tiny else CASES | IN_CALLS
     compare("cpu_vs_torch", cases, bench.PEERS[:2], 2 if tiny else 7, tiny)
 
 

@@ -10,6 +10,7 @@ from jaxcnn import AugmentConfig, Config, DataConfig, LogConfig, ModelConfig, Op
 
 config = Config(
     epochs=20,
+    steps_per_execution=20,
     model=ModelConfig("lenet5"),
     data=DataConfig("mnist", batch_size=64, image_size=32, fit="pad"),
     augment=AugmentConfig(shift=2, rotate=10, zoom=0.1, shear=0.1),

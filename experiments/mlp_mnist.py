@@ -10,6 +10,7 @@ from jaxcnn import Config, DataConfig, LogConfig, ModelConfig, OptimizerConfig, 
 
 config = Config(
     epochs=20,
+    steps_per_execution=20,
     model=ModelConfig("mlp", overrides={"hidden": (512, 256), "dropout_rate": 0.3}),
     data=DataConfig("mnist", batch_size=128),
     optimizer=OptimizerConfig("adamw", learning_rate=1e-3, momentum=0.9, weight_decay=0.05),

@@ -56,6 +56,13 @@ class Config:
         "the same bits on 1, 2, 4 and 8 devices (CPU): eight shards of the batch, each with BatchNorm moments of its own",
         on_resume="refuse",
     )
+    steps_per_execution: int = option(
+        1,
+        "updates in one call of the compiled program, where the data are kept on the devices: for networks so small that "
+        "a call costs a good part of an update; loss and stop are looked at between calls",
+        at_least=1,
+        at_most=1000,
+    )
     nonfinite: str = option(
         "abort",
         "an update with NaN or infinity: `abort` ends the run (exit 5), `skip` leaves the state as it is; 11 in a row end it",

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn import checkpoint, complexity, environment, hosts, precise, transfer, tree
+from jaxcnn import checkpoint, complexity, environment, execution, hosts, precise, transfer, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.ahead import compiled_ahead
 from jaxcnn.config import Config, leaves, to_json
@@ -46,7 +46,8 @@ def run(
       resume: "auto" (go on from the newest good checkpoint, if there is one), "never" or "must".
       num_devices: devices to use; None for all.
       mesh_shape: how the devices share the work, ``data:4,model:2`` (``mesh.make_mesh``); None: the batch is split over all.
-      stop: polled after each update and each batch of an evaluation; when true, the state is saved and Preempted raised.
+      stop: polled after each update, or call of several, and each batch of an evaluation; when true, the state is saved and
+        Preempted raised.
 
     Raises:
       UsageError, DataError, CheckpointError, NonFiniteError, Preempted, PeerError: see ``jaxcnn.errors``.
@@ -75,11 +76,13 @@ def train(
     if config.log.tensorboard:
         check_tensorboard()
     total, epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
+    size = execution.steps_per_call(task, num_train) if train_step is None else 1
     if train_step is None:
-        train_step = task.train_step(total)
-        task.check(train_step)
+        task.check(train_step := task.train_step(total))
+        train_step = execution.grouped(task, train_step, size)
     eval_step = task.eval_step()
     eval_every, save_every = config.log.eval_every or epoch, config.checkpoint.every or epoch
+    intervals = (config.log.every, eval_every, save_every)
     run_dir = RunDir(workdir)
     notices = run_dir.check(config, resume, tree.num_bytes(task.abstract))
 
@@ -89,7 +92,7 @@ def train(
     saved = checkpoint.steps(run_dir.checkpoints)
     weights = transfer.load(task, warn=say) if config.model.init_from and not saved else {}
     if not saved or saved[-1] < total:
-        train_step = compiled_ahead(train_step, task.abstract, task.abstract_batch(data.batch_size))
+        train_step = compiled_ahead(train_step, task.abstract, execution.abstract_batch(task, num_train, size))
     train, test = task.load(data.train_split, train=True), task.load(data.eval_split)
     with ExitStack() as stack:
         stack.callback(train.close)
@@ -148,16 +151,14 @@ def train(
             save(state)
             raise Preempted(_stopped(start, run_dir))
 
-        for step, batch in zip(
-            range(start, total), train.train_batches(config.seed, data.batch_size, start), strict=False
-        ):
+        for steps, batch in execution.calls(train, config, start, total, size, intervals):
             state, sums = train_step(state, batch)
-            done = step + 1
+            done = steps[-1]
             if done == total and config.precise_batches:
                 more = train.train_batches(config.seed, data.batch_size, total)
                 state = precise.estimated(state, task.moments_step(), more, config.precise_batches)
-            journal.record(done, sums)
-            if due(done, config.log.every, eval_every, save_every) or stop():
+            journal.record(steps, sums)
+            if due(done, *intervals) or stop():
                 if due(done, save_every):
                     saver.finish()  # so that rows are at most one interval ahead of the newest checkpoint
                 journal.fetch()

@@ -227,8 +227,9 @@ def build(
     mesh = mesh or meshes.make_mesh(num_devices, mesh_shape)
     if config.elastic_exact:
         exact.check(mesh, config.data.batch_size)
-        if config.precise_batches:
-            raise UsageError(f"precise_batches={config.precise_batches} must be 0 with elastic_exact=True")
+        for field, only in (("precise_batches", 0), ("steps_per_execution", 1)):
+            if (value := getattr(config, field)) != only:
+                raise UsageError(f"{field}={value} must be {only} with elastic_exact=True")
     dataset = dataset or source.find(config.data.dataset, config.data.data_dir)
     rows, columns, channels = dataset.image_shape
     size = config.data.image_size

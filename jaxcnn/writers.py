@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import jax
+import numpy as np
 import rich.progress
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
@@ -22,7 +23,7 @@ from jaxcnn.typing import Sums
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _SECONDS_BETWEEN_LINES = 5.0
 _SKIPS_IN_A_ROW = 10  # more have no hope of ending
-_IN_FLIGHT = 8  # updates handed to the device and not yet finished: enough to keep it busy, few enough to stop soon
+_IN_FLIGHT = 8  # calls handed to the device and not yet finished: enough to keep it busy, few enough to stop soon
 
 Row = Mapping[str, float]
 
@@ -180,14 +181,19 @@ class Journal:
         self._skip = config.nonfinite == "skip"
         self._skipped = int(self.last.get("skipped", 0))
         self._in_a_row = int(self.last.get("skipped_in_a_row", 0))
-        self._on_device: list[tuple[int, Sums]] = []
+        self._on_device: list[tuple[range, Sums]] = []
         self._rows: list[dict[str, float]] = []
         self._rate = 0.0
         self.restart_clock()
 
-    def record(self, step: int, sums: Sums) -> None:
-        """Note the sums of an update. Waits only until the update ``_IN_FLIGHT`` before it is done."""
-        self._on_device.append((step, sums))
+    def record(self, steps: range, sums: Sums) -> None:
+        """Note the sums of the updates of a call. Waits only until the call ``_IN_FLIGHT`` before it is done.
+
+        Args:
+          steps: numbers of the updates, 1 for the first.
+          sums: of the one update, or arrays ``[K]`` with those of update k at ``(k - 1) % K``.
+        """
+        self._on_device.append((steps, sums))
         if len(self._on_device) > _IN_FLIGHT:
             jax.block_until_ready(self._on_device[-_IN_FLIGHT - 1][1]["count"])
 
@@ -196,12 +202,16 @@ class Journal:
         if not self._on_device:
             return
         values = jax.device_get([sums for _, sums in self._on_device])
-        steps, self._on_device = [step for step, _ in self._on_device], []
-        for step, sums in zip(steps, values, strict=True):
+        steps, self._on_device = [steps for steps, _ in self._on_device], []
+        count = 0
+        for step, sums in (
+            (step, _of(step, sums)) for of_call, sums in zip(steps, values, strict=True) for step in of_call
+        ):
+            count += int(sums["count"])
             if bad := int(sums["nonfinite"]):
                 self._meet_nonfinite(step, GUARDED[bad - 1])
             self._rows.append(self._row(step, sums))
-        self._rate = sum(int(sums["count"]) for sums in values) / (time.monotonic() - self._clock)
+        self._rate = count / (time.monotonic() - self._clock)
 
     def _meet_nonfinite(self, step: int, where: str) -> None:
         self._skipped, self._in_a_row = self._skipped + 1, self._in_a_row + 1
@@ -265,6 +275,11 @@ class Journal:
             "objective": float(sums["objective"]),
             "grad_norm": float(sums["grad_norm"]),
         }
+
+
+def _of(step: int, sums: Sums) -> Sums:
+    """The sums of an update out of those of its call."""
+    return {name: values[(step - 1) % len(values)] if np.ndim(values) else values for name, values in sums.items()}
 
 
 def _as_text(rows: Sequence[Row]) -> str:

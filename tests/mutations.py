@@ -27,6 +27,13 @@ ROWS = [
     ("jaxcnn/checkpoint.py", "[flat[name] for name in _state_order(abstract)]", "[flat[name] if not name.startswith('opt_state') else jax.numpy.zeros_like(flat[name]) for name in _state_order(abstract)]", "test_laws.py::test_purity_stop_and_resume_equals_never_having_stopped"),
     ("jaxcnn/writers.py", 'if row["step"] <= step]', "]", "test_writers.py::test_rows_after_the_checkpoint_are_cut_off"),
     ("jaxcnn/data/resident.py", "self._put(index_B.astype(np.int32)), self", "self._put((index_B + len(self._rows.device_set)).astype(np.int32)), self", "test_laws.py::test_purity_one_and_eight_devices_agree"),
+    # several updates in a call
+    ("jaxcnn/execution.py", "all(done % number for number in every)", "True", "test_execution.py::test_a_call_ends_with_its_group_and_where_something_is_due"),
+    ("jaxcnn/execution.py", 'example_B = group["example"][place]', 'example_B = group["example"][0]', "test_execution.py::test_updates_in_one_call_are_those_of_single_calls"),
+    ("jaxcnn/execution.py", "jax.jit(update, donate_argnums=0,", "jax.jit(update,", "test_execution.py::test_a_call_takes_the_memory_of_the_state"),
+    ("jaxcnn/data/resident.py", "range(start - start % size,", "range(start,", "test_execution.py::test_a_call_ends_with_its_group_and_where_something_is_due"),
+    ("jaxcnn/writers.py", "values[(step - 1) % len(values)]", "values[step % len(values)]", "test_execution.py::test_the_bad_update_of_a_call_is_named"),
+    ("jaxcnn/bench/model.py", "split, task.config, 0, steps, size", "split, task.config, 0, 1, size", "test_execution.py::test_bench_times_the_updates_of_calls"),
     # compilation ahead
     ("jaxcnn/ahead.py", "    thread = Thread", "    return train_step\n    thread = Thread", "test_step.py::test_an_update_compiled_ahead_is_the_same_and_its_call_compiles_nothing"),
     ("jaxcnn/loop.py", "if not saved or saved[-1] < total:", "if True:", "test_step.py::test_a_run_compiles_while_it_reads_and_not_when_it_is_complete"),

@@ -38,6 +38,7 @@ FLOORS = [
         "watchdog",
         "experiment",
         "task",
+        "execution",
         "transfer",
         "collectives",
         "plan",

@@ -2,21 +2,24 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import complexity
+from jaxcnn import complexity, execution
 from jaxcnn import mesh as meshes
 from jaxcnn.bench.beside import Beside, random_batch
 from jaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig
 from jaxcnn.data.catalog import Dataset
+from jaxcnn.data.reader import Examples
+from jaxcnn.data.resident import Resident
 from jaxcnn.errors import UsageError
 from jaxcnn.models.registry import input_shape
 from jaxcnn.task import Task, build
@@ -37,6 +40,7 @@ class Speed:
       model, mode, dtype, batch_size, image_shape, num_classes: of what.
       device: kind of the devices.
       num_devices: how many share the batch.
+      steps_per_execution: updates in one call.
       seconds: of a step, for each turn of each way; ours is ``jaxcnn``.
       failed: ways that did not run here, and why.
       compile_seconds: of our program, traced and compiled.
@@ -53,6 +57,7 @@ class Speed:
     num_classes: int
     device: str
     num_devices: int
+    steps_per_execution: int
     seconds: dict[str, list[float]]
     failed: dict[str, str]
     compile_seconds: float
@@ -86,6 +91,7 @@ def make_task(
     num_classes: int | None = None,
     dtype: str = "float32",
     num_devices: int | None = 1,
+    steps_per_execution: int = 1,
     **overrides: Any,
 ) -> Task:
     """A task on random images, of the size and channels that the network is meant for unless ``image_size`` says otherwise."""
@@ -99,6 +105,7 @@ def make_task(
     dataset = Dataset("random", shape, names, half, half, splits, origin="synthetic", about="random images")
     config = Config(
         steps=10**6,
+        steps_per_execution=steps_per_execution,
         model=ModelConfig(model, dtype=dtype, overrides=overrides),
         data=DataConfig("fake", batch_size=batch_size),
         optimizer=OptimizerConfig(learning_rate=_LEARNING_RATE),
@@ -160,6 +167,7 @@ def measure(task: Task, mode: str, turns: int, peers: Sequence[str] = (), trace:
         task.num_classes,
         task.mesh.devices.flat[0].device_kind,
         task.mesh.size,
+        config.steps_per_execution,
         seconds,
         failed,
         compile_seconds,
@@ -184,13 +192,15 @@ def _ours(task: Task, mode: str) -> tuple[jax.stages.Compiled, Run]:
     batch, abstract = on_devices(task), task.abstract_batch(task.config.data.batch_size)
     state, normalise = task.initial_state(), task.normalise()
     if mode == "train":
-        step: Any = task.train_step(10**6)
-        update = step.lower(task.abstract, abstract).compile()
+        size = task.config.steps_per_execution
+        step: Any = execution.grouped(task, task.train_step(10**6), size)
+        update = step.lower(task.abstract, execution.abstract_batch(task, task.config.data.batch_size, size)).compile()
+        calls = _calls(task, batch, size)
 
         def train(steps: int) -> None:
             nonlocal state
-            for _ in range(steps):
-                state, _ = update(state, batch)
+            for call in calls(steps):
+                state, _ = update(state, call)
             jax.block_until_ready(state)
 
         return update, train
@@ -209,6 +219,15 @@ def _ours(task: Task, mode: str) -> tuple[jax.stages.Compiled, Run]:
         jax.block_until_ready(logits)
 
     return classify, infer
+
+
+def _calls(task: Task, batch: dict[str, Any], size: int) -> Callable[[int], Iterator[Any]]:
+    """``number of updates -> what each call for them takes``; where a call makes several, each reads the images for itself."""
+    if size == 1:
+        return lambda steps: itertools.repeat(batch, steps)
+    examples = Examples(*(np.asarray(batch[name]) for name in ("image", "label")))
+    split = Resident(examples, meshes.everywhere(task.mesh), meshes.rows(task.mesh))
+    return lambda steps: (taken for _, taken in execution.calls(split, task.config, 0, steps, size, ()))
 
 
 def _steps_of_a_turn(run: Run) -> int:

@@ -24,6 +24,8 @@ def main(name: str, arguments: list[str]) -> int:
     for flag, allowed in (("mode", bench.MODES), ("vs", (None, "torch"))):
         if flags[flag] not in allowed:
             raise UsageError(f"--{flag}={flags[flag]} must be one of {', '.join(filter(None, allowed))}")
+    if flags["mode"] == "infer" and flags["steps_per_execution"] != 1:
+        raise UsageError(f"--steps_per_execution={flags['steps_per_execution']} must be 1 with --mode=infer")
     for flag in ("turns", "batch_size", "image_size", "peak_tflops", "peak_bandwidth"):
         if flags[flag] is not None and not flags[flag] > 0:
             raise UsageError(f"--{flag}={flags[flag]} must be > 0")
@@ -32,7 +34,8 @@ def main(name: str, arguments: list[str]) -> int:
     if flags["vs"]:  # both want the memory of a GPU
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     changed = {field: flags[f"model.{field}"] for field in overridable(name) if f"model.{field}" in flags.given()}
-    chosen = {flag: flags[flag] for flag in ("batch_size", "image_size", "num_classes", "dtype", "num_devices")}
+    fields = ("batch_size", "image_size", "num_classes", "dtype", "num_devices", "steps_per_execution")
+    chosen = {flag: flags[flag] for flag in fields}
     task, peers = bench.make_task(name, **chosen, **changed), bench.PEERS if flags["vs"] else ()
     cached = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured
@@ -58,10 +61,11 @@ def _show(found: bench.Speed, flags: Flags) -> None:
     def share(value: float, peak: float | None) -> str:
         return f", {value / peak:.1%} of the peak of {peak:g}" if peak else ""
 
+    together = f", {found.steps_per_execution} in a call" if found.steps_per_execution > 1 else ""
     rows = {
         "network": f"{found.model}, {size}, {found.num_classes} classes, {found.dtype}",
         "what": f"{'update' if found.mode == 'train' else 'forward pass'} of {found.batch_size} images on "
-        f"{found.num_devices} x {found.device}",
+        f"{found.num_devices} x {found.device}{together}",
         "arithmetic": f"{found.flops / 1e9:,.4g} GFLOP a step, {tflops:,.4g} TFLOP/s{share(tflops, flags['peak_tflops'])}",
         "memory traffic": f"{found.bytes_accessed / 1e9:,.4g} GB a step as XLA counts, {bandwidth:,.4g} GB/s"
         + share(bandwidth, flags["peak_bandwidth"]),
@@ -91,6 +95,9 @@ def _flags(name: str) -> Flags:
     flags.define("dtype", str, "float32", "float32 or bfloat16")
     flags.define("mode", str, "train", "train (an update, SGD with momentum) or infer (forward, in evaluation)")
     flags.define("num_devices", int | None, 1, "devices to use; none: all")
+    flags.define(
+        "steps_per_execution", int, 1, "updates in one call, as the field of a run; each reads its images for itself"
+    )
     flags.define("turns", int, 11, "how often each way is measured, for half a second or one step; medians are shown")
     flags.define("vs", str | None, None, "torch: the same in PyTorch in turns: eager, channels last, compiled")
     flags.define("peak_tflops", float | None, None, "TFLOP/s of the devices together, to show the share of it")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcnn.data import order
 from jaxcnn.data.reader import UNREADABLE, Examples
@@ -45,6 +45,18 @@ class Resident:
                 example, epoch = self._put(index_B.astype(np.int32)), self._put(epoch_B.astype(np.int32))
                 yield {**self._gather(self.arrays, example), "example": example, "epoch": epoch}
 
+    def train_groups(self, seed: int, batch_size: int, start: int, size: int) -> Iterator[Batch]:
+        """What ``train_batches`` reads, ``size`` batches at a time, as the whole split and the rows of each; without end.
+
+        Groups begin at multiples of ``size``, the first is that of update ``start``. ``image`` and ``label`` of all examples;
+        ``example`` and ``epoch``, int32 ``[size, B]``.
+        """
+        sharding = stacked(self._rows)
+        for step in range(start - start % size, 2**62, size):
+            example_KB = order.train_indices(seed, step, batch_size, self.num_examples, size).astype(np.int32)
+            epoch_KB = order.train_epochs(step, batch_size, self.num_examples, size).astype(np.int32)
+            yield {**self.arrays, "example": _put(example_KB, sharding), "epoch": _put(epoch_KB, sharding)}
+
     def eval_batches(self, batch_size: int) -> Iterator[Batch]:
         """Every example once, in order; ``mask`` is false on the rows that fill up the last batch."""
         for index_B, mask_B in order.eval_indices(self.num_examples, batch_size):
@@ -64,6 +76,11 @@ def _put(array: np.ndarray, sharding: NamedSharding) -> Array:
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def stacked(rows: NamedSharding) -> NamedSharding:
+    """The sharding of stacked batches, each of which is split as ``rows`` says."""
+    return NamedSharding(rows.mesh, PartitionSpec(None, *rows.spec))
 
 
 def gather(arrays: Mapping[str, Array], index_B: Array) -> dict[str, Array]:
