@@ -17,16 +17,20 @@ import time
 from collections.abc import Callable
 from unittest import mock
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from results import in_turns, spread, write
+from jaxcnn import environment
 
-from jaxcnn import experiment, step, tree
-from jaxcnn.config import replace
-from jaxcnn.saver import Saver
-from jaxcnn.task import Task, build
-from jaxcnn.typing import Array, PyTree
+environment.prepare()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from results import in_turns, spread, write  # noqa: E402
+
+from jaxcnn import experiment, step, tree  # noqa: E402
+from jaxcnn.config import replace  # noqa: E402
+from jaxcnn.saver import Saver  # noqa: E402
+from jaxcnn.task import Task, build  # noqa: E402
+from jaxcnn.typing import Array, PyTree  # noqa: E402
 
 CASES = {"lenet_mnist": (10, 201), "resnet18_cifar10": (1, 7)}  # updates in a row that are timed, and turns
 
