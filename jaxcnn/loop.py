@@ -46,8 +46,7 @@ def run(
       resume: "auto" (go on from the newest good checkpoint, if there is one), "never" or "must".
       num_devices: devices to use; None for all.
       mesh_shape: how the devices share the work, ``data:4,model:2`` (``mesh.make_mesh``); None: the batch is split over all.
-      stop: polled after each update, or call of several, and each batch of an evaluation; when true, the state is saved and
-        Preempted raised.
+      stop: polled after each call of updates and each evaluation batch; when true, the state is saved and Preempted raised.
 
     Raises:
       UsageError, DataError, CheckpointError, NonFiniteError, Preempted, PeerError: see ``jaxcnn.errors``.
@@ -157,7 +156,8 @@ def train(
             if done == total and config.precise_batches:
                 more = train.train_batches(config.seed, data.batch_size, total)
                 state = precise.estimated(state, task.moments_step(), more, config.precise_batches)
-            journal.record(steps, sums)
+            for number in steps:
+                journal.record(number, sums)
             if due(done, *intervals) or stop():
                 if due(done, save_every):
                     saver.finish()  # so that rows are at most one interval ahead of the newest checkpoint

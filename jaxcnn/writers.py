@@ -181,32 +181,31 @@ class Journal:
         self._skip = config.nonfinite == "skip"
         self._skipped = int(self.last.get("skipped", 0))
         self._in_a_row = int(self.last.get("skipped_in_a_row", 0))
-        self._on_device: list[tuple[range, Sums]] = []
+        self._calls: list[Sums] = []  # on the device
+        self._noted: list[tuple[int, int]] = []  # update, and its call
         self._rows: list[dict[str, float]] = []
         self._rate = 0.0
         self.restart_clock()
 
-    def record(self, steps: range, sums: Sums) -> None:
-        """Note the sums of the updates of a call. Waits only until the call ``_IN_FLIGHT`` before it is done.
+    def record(self, step: int, sums: Sums) -> None:
+        """Note the sums of an update (1 for the first). Waits only until the call ``_IN_FLIGHT`` before this one is done.
 
-        Args:
-          steps: numbers of the updates, 1 for the first.
-          sums: of the one update, or arrays ``[K]`` with those of update k at ``(k - 1) % K``.
+        They are its own, or those of the call that made it and others: arrays ``[K]`` with those of update k at ``(k - 1) % K``.
         """
-        self._on_device.append((steps, sums))
-        if len(self._on_device) > _IN_FLIGHT:
-            jax.block_until_ready(self._on_device[-_IN_FLIGHT - 1][1]["count"])
+        if not self._calls or self._calls[-1] is not sums:
+            self._calls.append(sums)
+        self._noted.append((step, len(self._calls) - 1))
+        if len(self._calls) > _IN_FLIGHT:
+            jax.block_until_ready(self._calls[-_IN_FLIGHT - 1]["count"])
 
     def fetch(self) -> None:
         """Bring all noted sums to the host. NonFiniteError names the first update with NaN or infinity that may not be."""
-        if not self._on_device:
+        if not self._noted:
             return
-        values = jax.device_get([sums for _, sums in self._on_device])
-        steps, self._on_device = [steps for steps, _ in self._on_device], []
-        count = 0
-        for step, sums in (
-            (step, _of(step, sums)) for of_call, sums in zip(steps, values, strict=True) for step in of_call
-        ):
+        values, noted = jax.device_get(self._calls), self._noted
+        self._calls, self._noted, count = [], [], 0
+        for step, call in noted:
+            sums = _of(step, values[call])
             count += int(sums["count"])
             if bad := int(sums["nonfinite"]):
                 self._meet_nonfinite(step, GUARDED[bad - 1])

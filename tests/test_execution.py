@@ -116,7 +116,8 @@ def test_the_bad_update_of_a_call_is_named(grouped, tmp_path):
     }
     sums |= {"count": jnp.full(SIZE, 4), "nonfinite": jnp.array([0, 0, 0, 2, 0])}
     journal = Journal(RunDir(tmp_path), grouped, 5, 20, 100)
-    journal.record(range(7, 11), sums)
+    for step in range(7, 11):
+        journal.record(step, sums)
     with pytest.raises(NonFiniteError, match="step 9: NaN or infinity in the gradient"):
         journal.fetch()
     journal.close()

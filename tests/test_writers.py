@@ -77,7 +77,7 @@ def sums(loss, nonfinite=0):
 def test_the_journal_names_the_first_bad_step_and_keeps_the_good_ones(tmp_path):
     journal = Journal(RunDir(tmp_path), CONFIG, 0, 10, 100)
     for step, value in enumerate((2.0, 1.0, float("nan"), float("nan")), 1):
-        journal.record(range(step, step + 1), sums(value, not np.isfinite(value)))
+        journal.record(step, sums(value, not np.isfinite(value)))
     with pytest.raises(NonFiniteError, match="step 3: NaN or infinity in the loss"):
         journal.fetch()
     journal.close()
@@ -87,7 +87,7 @@ def test_the_journal_names_the_first_bad_step_and_keeps_the_good_ones(tmp_path):
 @pytest.mark.parametrize(("number", "name"), list(enumerate(GUARDED, 1)))
 def test_the_journal_tells_what_is_bad_also_when_the_loss_is_finite(tmp_path, number, name):
     journal = Journal(RunDir(tmp_path), CONFIG, 0, 10, 100)
-    journal.record(range(1, 2), sums(2.0, number))
+    journal.record(1, sums(2.0, number))
     with pytest.raises(NonFiniteError, match=f"step 1: NaN or infinity in the {name}; lower"):
         journal.fetch()
     journal.close()
@@ -99,13 +99,13 @@ def test_skipped_updates_are_counted_over_stops_and_the_eleventh_in_a_row_ends_t
 
     first = journal(0)
     for step in range(1, 8):
-        first.record(range(step, step + 1), sums(2.0, 2 if step != 2 else 0))
+        first.record(step, sums(2.0, 2 if step != 2 else 0))
     first.fetch()
     first.write({})
     first.close()
     second = journal(7)  # six in all, five of them in a row
     for step in range(8, 20):
-        second.record(range(step, step + 1), sums(2.0, 2))
+        second.record(step, sums(2.0, 2))
     with pytest.raises(NonFiniteError, match="step 13: NaN or infinity in the gradient, 11 updates in a row"):
         second.fetch()
     second.close()
