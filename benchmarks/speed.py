@@ -135,6 +135,8 @@ def main() -> None:
     parser.add_argument("--record", type=pathlib.Path)
     parser.add_argument("experiments", nargs="*", default=[])
     given = parser.parse_args()
+    if RECORD in given.experiments and not given.record:
+        parser.error(f"{RECORD} needs --record=FILE, its script")
     rows = read("speed")["rows"] if (FOLDER / "speed.json").exists() and not given.tiny else {}
     names = given.experiments or [*TARGETS, RECORD]
     for name in (name for name in names if name != RECORD):

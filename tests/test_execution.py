@@ -57,7 +57,7 @@ def test_one_update_a_call_takes_the_batch_itself(tiny):
 
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_updates_in_one_call_are_those_of_single_calls(grouped, tmp_path, num_devices):
-    """A run of 12 updates with a learning rate that changes, momentum, augmentation: the same losses and parameters."""
+    """A run of 12 updates with a learning rate that changes, momentum, augmentation: the same losses and gradient norms."""
     config = replace(grouped, {"augment.shift": 2, "augment.rotate": 5})
     runs = {size: replace(config, {"steps_per_execution": size}) for size in (1, SIZE)}
     for size, run in runs.items():
