@@ -65,7 +65,7 @@ def main() -> None:
     small = {"model": "lenet5", "batch_size": 4}
     few = {"LeNet-5, 4": small, "LeNet-5, 4, 3 updates a call": small | {"steps_per_execution": 3}}
     cases = few if tiny else CASES | IN_CALLS
-    compare("cpu_vs_torch", cases, bench.PEERS[:2], 2 if tiny else 7, tiny)
+    compare("cpu_vs_torch", cases, bench.PEERS[:2], 2 if tiny else 15, tiny)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen
 
 from jaxcnn import hosts
+from jaxcnn.flight import Flight
 from jaxcnn.metrics import classification_sums, means
 from jaxcnn.typing import Array, Batch, Sums, Variables
 
@@ -105,11 +106,12 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """``eval_loss``, ``eval_accuracy`` and ``eval_top5_accuracy`` over a split; empty when ``stop()`` became true."""
-    sums = []
+    sums, flight = [], Flight()
     for batch in split.eval_batches(batch_size):
         if stop():
             return {}
         sums.append(eval_step(variables, batch))
+        flight.add(sums[-1])
     total = {name: sum(np.asarray(part[name], np.float64) for part in jax.device_get(sums)) for name in sums[0]}
     readable = split.num_examples - len(hosts.union(split.bad))
     assert total["count"] == readable, f"evaluated {total['count']:.0f} of {readable} examples"

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxcnn import rng
+from jaxcnn.flight import Flight
 from jaxcnn.nn import BatchNorm
 from jaxcnn.state import State
 from jaxcnn.tree import leaf_name, matches
@@ -76,10 +77,11 @@ def estimated(state: State, moments: Moments, batches: Iterator[Batch], num_batc
     variables = state.variables()
     if not variables["batch_stats"]:
         return state
-    total = None
+    total, flight = None, Flight()
     for number, batch in zip(range(num_batches), batches, strict=False):
         found = _powers(moments(variables, batch, state.step + number))
         total = found if total is None else jax.tree.map(jnp.add, total, found)
+        flight.add(total)
     found = _moments(jax.tree.map(lambda leaf: leaf / num_batches, total))
     batch_stats = jax.tree_util.tree_map_with_path(
         lambda path, new, old: new if _is_moment(path) else old, found, variables["batch_stats"]

@@ -16,6 +16,7 @@ from jaxcnn import hosts
 from jaxcnn.config import Config
 from jaxcnn.console import console, is_muted, say
 from jaxcnn.errors import NonFiniteError, UsageError
+from jaxcnn.flight import Flight
 from jaxcnn.rundir import RunDir, read_rows, write_text
 from jaxcnn.step import GUARDED
 from jaxcnn.typing import Sums
@@ -23,7 +24,6 @@ from jaxcnn.typing import Sums
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _SECONDS_BETWEEN_LINES = 5.0
 _SKIPS_IN_A_ROW = 10  # more have no hope of ending
-_IN_FLIGHT = 8  # calls handed to the device and not yet finished: enough to keep it busy, few enough to stop soon
 
 Row = Mapping[str, float]
 
@@ -182,21 +182,21 @@ class Journal:
         self._skipped = int(self.last.get("skipped", 0))
         self._in_a_row = int(self.last.get("skipped_in_a_row", 0))
         self._calls: list[Sums] = []  # on the device
+        self._flight = Flight()
         self._noted: list[tuple[int, int]] = []  # update, and its call
         self._rows: list[dict[str, float]] = []
         self._rate = 0.0
         self.restart_clock()
 
     def record(self, step: int, sums: Sums) -> None:
-        """Note the sums of an update (1 for the first). Waits only until the call ``_IN_FLIGHT`` before this one is done.
+        """Note the sums of an update (1 for the first). Waits only as ``Flight`` does.
 
         They are its own, or those of the call that made it and others: arrays ``[K]`` with those of update k at ``(k - 1) % K``.
         """
         if not self._calls or self._calls[-1] is not sums:
             self._calls.append(sums)
+            self._flight.add(sums["count"])
         self._noted.append((step, len(self._calls) - 1))
-        if len(self._calls) > _IN_FLIGHT:
-            jax.block_until_ready(self._calls[-_IN_FLIGHT - 1]["count"])
 
     def fetch(self) -> None:
         """Bring all noted sums to the host. NonFiniteError names the first update with NaN or infinity that may not be."""

@@ -176,6 +176,11 @@ ROWS = [
     ("jaxcnn/evaluate.py", "for view in found if kind", "for view in found[:1] if kind", "test_metrics.py::test_views_are_those_that_numpy_cuts_and_their_probabilities_are_averaged"),
     ("jaxcnn/complexity.py", "if not needed.isdisjoint(equation.outvars):", "if True:", "test_models.py::test_the_auxiliary_heads_of_googlenet_are_counted"),
     # many devices
+    ("jaxcnn/flight.py", "len(self._results) > SIZE", "len(self._results) > 2 * SIZE", "test_flight.py"),
+    ("jaxcnn/evaluate.py", "        flight.add(sums[-1])\n", "", "test_flight.py::test_an_evaluation_keeps_few_calls_in_flight"),
+    ("jaxcnn/writers.py", '            self._flight.add(sums["count"])\n', "", "test_flight.py::test_a_training_run_keeps_few_calls_in_flight"),
+    ("jaxcnn/precise.py", "        flight.add(total)\n", "", "test_flight.py::test_all_that_calls_a_program_often_notes_its_calls"),
+    ("jaxcnn/bench/model.py", '                flight.add(sums["count"])\n', "", "test_flight.py::test_all_that_calls_a_program_often_notes_its_calls"),
     ("jaxcnn/step.py", "(total(loss_B) / real for loss_B in losses)", "(total(loss_B) * 8 / real for loss_B in losses)", "test_laws.py::test_golden_first_losses"),
     ("jaxcnn/exact.py", "jax.random.fold_in(rng.key(seed, \"dropout\", step), number)", "jax.random.fold_in(rng.key(seed, \"dropout\", step), jax.lax.axis_index(\"data\"))", "test_scale.py::test_dropout_in_an_exact_run_does_not_depend_on_the_devices"),
     ("jaxcnn/exact.py", "places = (number * size - halo", "places = (number * size", "test_scale.py::test_elastic_exact_gives_the_same_bits_on_1_2_4_and_8_devices[lenet5]"),

@@ -27,7 +27,7 @@ FLOORS = [
     ["errors", "typing", "fields", "sections", "config", "rng", "tree", "environment", "stderr", "console"],
     ["nn", "data", "augment", "losses", "metrics", "schedules", "optim"],
     ["models", "receptive", "complexity", "interop"],
-    ["hosts", "mesh", "state", "step", "ahead", "exact", "precise", "evaluate"],
+    ["hosts", "flight", "mesh", "state", "step", "ahead", "exact", "precise", "evaluate"],
     [
         "checkpoint",
         "saver",

@@ -21,6 +21,7 @@ from jaxcnn.data.catalog import Dataset
 from jaxcnn.data.reader import Examples
 from jaxcnn.data.resident import Resident
 from jaxcnn.errors import UsageError
+from jaxcnn.flight import Flight
 from jaxcnn.models.registry import input_shape
 from jaxcnn.task import Task, build
 
@@ -199,8 +200,10 @@ def _ours(task: Task, mode: str) -> tuple[jax.stages.Compiled, Run]:
 
         def train(steps: int) -> None:
             nonlocal state
+            flight = Flight()
             for call in calls(steps):
-                state, _ = update(state, call)
+                state, sums = update(state, call)
+                flight.add(sums["count"])
             jax.block_until_ready(state)
 
         return update, train
@@ -213,9 +216,10 @@ def _ours(task: Task, mode: str) -> tuple[jax.stages.Compiled, Run]:
     classify = forward.lower(task.abstract.params, task.abstract.batch_stats, abstract["image"]).compile()
 
     def infer(steps: int) -> None:
-        logits = jnp.zeros(())
+        logits, flight = jnp.zeros(()), Flight()
         for _ in range(steps):
             logits = classify(state.params, state.batch_stats, batch["image"])
+            flight.add(logits)
         jax.block_until_ready(logits)
 
     return classify, infer

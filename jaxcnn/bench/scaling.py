@@ -13,6 +13,7 @@ from jaxcnn import complexity, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.collectives import Collective, collectives, num_donated
 from jaxcnn.config import Config, replace
+from jaxcnn.flight import Flight
 from jaxcnn.task import Task, build
 
 SIZES = (8, 16, 64, 256, 1024, 4096)
@@ -162,8 +163,9 @@ class _Run:
         self._batch = jax.jit(batch, out_shardings=shardings)()
 
     def seconds(self, steps: int) -> float:
-        begin = time.perf_counter()
+        begin, flight = time.perf_counter(), Flight()
         for _ in range(steps):
-            self._state, _ = self._step(self._state, self._batch)
+            self._state, sums = self._step(self._state, self._batch)
+            flight.add(sums["count"])
         jax.block_until_ready(self._state)
         return time.perf_counter() - begin
