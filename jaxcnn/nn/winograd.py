@@ -151,7 +151,8 @@ def kernel_gradient(x: Array, y: Array, padding: Padding) -> Array:
 def _elements(w: Array) -> Grid:
     """Kernels ``[r, r, C, F]`` by their elements ``[1, 1, C, F]``.
 
-    Without an axis less: XLA moves that step, on one device to other places than on several, and rounds with it differently.
+    All four axes stay. Where two are dropped, XLA moves that step to another place on one device than on several; what is
+    fused, and so how it rounds, would depend on their number, which ``elastic_exact`` excludes.
     """
     return [[w[i : i + 1, j : j + 1] for j in range(w.shape[1])] for i in range(w.shape[0])]
 
