@@ -22,7 +22,7 @@ from jaxcnn.mesh import make_mesh  # noqa: E402
 from jaxcnn.nn import convolution  # noqa: E402
 from jaxcnn.nn.convolution import Geometry, Product, Way  # noqa: E402
 
-WAYS: tuple[Way, ...] = ("native", "canonical", "dot", "halved", "folded", "banded", "winograd", "turned")
+WAYS: tuple[Way, ...] = ("native", "canonical", "dot", "halved", "folded", "windows", "banded", "winograd", "turned")
 # batch, image, channels in and out, kernel, stride, padding on each side
 CASES = {
     "LeNet-5, conv1": (64, 28, 1, 6, 5, 1, 2),
@@ -73,7 +73,9 @@ def possible(way: Way, of: Product, case: tuple[int, ...]) -> bool:
         return k in (3, 5) and s == 1 and channels_in >= 16
     if way == "banded" and (of != "x" or size > 4 * k):
         return False
-    if way in ("folded", "banded"):
+    if way == "windows" and of == "x":
+        return False
+    if way in ("folded", "windows", "banded"):
         return s == 1 and 1 < k < size and channels_in <= 16
     return True
 

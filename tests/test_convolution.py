@@ -77,7 +77,7 @@ def ways(geometry):
     if geometry.image == (1, 1):
         yield "halved"
     if geometry.stride == (1, 1):
-        yield from ("folded", "banded")
+        yield from ("folded", "windows", "banded")
     if geometry.stride == (1, 1) and geometry.kernel in ((3, 3), (5, 5)):
         yield "winograd"
 
@@ -191,6 +191,8 @@ def test_the_type_of_the_operands_is_that_of_the_result(dtype):
         ("w", (8, 16, 120), Geometry((5, 5), (5, 5), (1, 1), ((0, 0), (0, 0))), "turned"),
         ("y", (8, 6, 16), Geometry((14, 14), (5, 5), (1, 1), ((0, 0), (0, 0))), "folded"),
         ("x", (8, 6, 16), Geometry((14, 14), (5, 5), (1, 1), ((0, 0), (0, 0))), "banded"),
+        ("w", (8, 1, 6), Geometry((28, 28), (5, 5), (1, 1), ((2, 2), (2, 2))), "windows"),
+        ("y", (8, 1, 1), Geometry((64, 64), (31, 31), (1, 1), ((15, 15), (15, 15))), "folded"),
         ("x", (8, 3, 16), Geometry((64, 64), (3, 3), (1, 1), ((1, 1), (1, 1))), "folded"),
         ("y", (8, 64, 64), Geometry((32, 32), (3, 3), (1, 1), ((1, 1), (1, 1))), "winograd"),
         ("x", (8, 32, 64), Geometry((8, 8), (3, 3), (1, 1), ((1, 1), (1, 1))), "winograd"),

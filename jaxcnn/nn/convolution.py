@@ -24,7 +24,7 @@ from jaxcnn.nn.geometry import LAYOUT, Geometry, padded
 from jaxcnn.typing import Array
 
 Product: TypeAlias = Literal["y", "x", "w"]
-Way: TypeAlias = Literal["native", "canonical", "dot", "halved", "folded", "banded", "winograd", "turned"]
+Way: TypeAlias = Literal["native", "canonical", "dot", "halved", "folded", "windows", "banded", "winograd", "turned"]
 
 
 def convolution(x: Array, w: Array, stride: tuple[int, int], padding: tuple[tuple[int, int], tuple[int, int]]) -> Array:
@@ -43,6 +43,8 @@ def choose(of: Product, geometry: Geometry, batch: int, channels_in: int, channe
     if geometry.stride == (1, 1) and geometry.kernel[1] > 1 and channels_in * channels_out <= 128:
         if of == "x" and geometry.image[1] <= 4 * geometry.kernel[1]:
             return "banded"  # most of a row of pixels is under some tap of the kernel: one product for half of it
+        if of != "x" and channels_in == 1 and max(geometry.kernel) <= 7:  # or the windows outgrow the result
+            return "windows"  # copied for less than it costs XLA's convolution to look up single pixels
         return "folded"  # with few channels the products are too small for the machine, and some pixels are one larger
     small = min(channels_in, channels_out) < 32 or batch * math.prod(geometry.result) < 256
     if (
@@ -69,6 +71,8 @@ def compute(way: Way, of: Product, a: Array, b: Array, geometry: Geometry) -> Ar
         return (canonical.image_gradient if of == "x" else canonical.kernel_gradient)(a, b, geometry)
     if way == "folded":
         return _folded(of, a, b, geometry)
+    if way == "windows" and of != "x":
+        return _windows(of, a, b, geometry)
     if way == "turned" and of == "w":
         return _turned(a, b, geometry)
     if way in ("halved", "banded") and of == "x":
@@ -111,23 +115,26 @@ def _native(x: Array, w: Array, geometry: Geometry) -> Array:
 
 def _dot(x: Array, w: Array, geometry: Geometry) -> Array:
     """A kernel of one pixel, or as large as the image: one matrix product."""
-    return (_windows(x, geometry) @ w.reshape(-1, w.shape[3])).reshape(x.shape[0], *geometry.result, w.shape[3])
+    return (_pixels(x, geometry) @ w.reshape(-1, w.shape[3])).reshape(x.shape[0], *geometry.result, w.shape[3])
 
 
 def _turned(x: Array, y: Array, geometry: Geometry) -> Array:
-    """The kernel gradient of ``_dot``; of x and y the narrower is turned round, where there are pixels enough to pay for it.
+    """The kernel gradient of ``_dot``."""
+    y = y.reshape(-1, y.shape[3])
+    return _summed(_pixels(x, geometry), y).reshape(*geometry.kernel, -1, y.shape[1])
+
+
+def _summed(x: Array, y: Array) -> Array:
+    """``x^T y``; of x and y the narrower is turned round, where there are rows enough to pay for it.
 
     The barrier keeps XLA from taking ``(y^T x)^T`` for ``x^T y``; JAX's own transpose of ``_dot`` is the former for any width.
     """
-    x, y = _windows(x, geometry), y.reshape(-1, y.shape[3])
     if x.shape[1] > y.shape[1] and x.shape[0] >= 512:
-        product = lax.optimization_barrier(lax.dot_general(y, x, (((0,), (0,)), ((), ())))).T
-    else:
-        product = lax.dot_general(x, y, (((0,), (0,)), ((), ())))
-    return product.reshape(*geometry.kernel, -1, y.shape[1])
+        return lax.optimization_barrier(lax.dot_general(y, x, (((0,), (0,)), ((), ())))).T
+    return lax.dot_general(x, y, (((0,), (0,)), ((), ())))
 
 
-def _windows(x: Array, geometry: Geometry) -> Array:
+def _pixels(x: Array, geometry: Geometry) -> Array:
     """What each kernel of ``_dot`` sees, as a row."""
     if geometry.kernel == (1, 1):
         return x[:, :: geometry.stride[0], :: geometry.stride[1]].reshape(-1, x.shape[3])
@@ -177,6 +184,30 @@ def _folded(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
     if of == "x":
         return jax.linear_transpose(image, missing)(canonical.image_gradient(result(a), kernels(b), folded))[0]
     return jax.linear_transpose(kernels, missing)(canonical.kernel_gradient(image(a), result(b), folded))[0]
+
+
+def _windows(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
+    """A convolution as one product: of what some neighbours in a row of the result see, with a kernel for each of them."""
+    neighbours, width, (rows, columns) = 4, geometry.result[1], geometry.kernel
+    seen, blocks = neighbours + columns - 1, -(-width // neighbours)
+
+    def windows(x: Array) -> Array:
+        left, last = geometry.padding[1][0], neighbours * (blocks - 1)
+        x = padded(x, [geometry.padding[0], (left, last + seen - left - geometry.image[1])])
+        pixels = [x[:, :, j : j + last + 1 : neighbours] for j in range(seen)]
+        each = [jnp.stack([pixel[:, i : i + geometry.result[0]] for pixel in pixels], 3) for i in range(rows)]
+        return jnp.stack(each, 3).reshape(-1, rows * seen * x.shape[3])
+
+    def kernels(w: Array) -> Array:
+        moved = [padded(w, [(i, neighbours - 1 - i), (0, 0)]) for i in range(neighbours)]
+        return jnp.stack(moved, 3).reshape(-1, neighbours * w.shape[3])
+
+    if of == "y":
+        y = windows(a) @ kernels(b)
+        return y.reshape(a.shape[0], geometry.result[0], neighbours * blocks, -1)[:, :, :width]
+    y = padded(b, [(0, 0), (0, neighbours * blocks - width)]).reshape(-1, neighbours * b.shape[3])
+    missing = jax.ShapeDtypeStruct(_shape(of, a.shape, b.shape, geometry), a.dtype)
+    return jax.linear_transpose(kernels, missing)(_summed(windows(a), y))[0]
 
 
 def _banded(y: Array, w: Array, geometry: Geometry) -> Array:
