@@ -122,7 +122,7 @@ ROWS = [
     ("jaxcnn/nn/pooling.py", "at_least_float32(x).reshape", "x.reshape", "test_functional.py::test_the_mean_of_blocks_is_summed_in_float32_and_has_its_derivatives"),
     ("jaxcnn/receptive.py", "windowed(1, rows, rows)", "windowed(1, rows, 1)", "test_complexity.py::test_receptive_fields"),
     ("jaxcnn/nn/convolution.py", "lax.dot_general(y, x, (((0,)", "lax.dot_general(y, 2 * x, (((0,)", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
-    ("jaxcnn/nn/convolution.py", "jnp.dtype(dtype).itemsize >= 4", "True", "test_step.py::test_bfloat16_is_the_type_of_the_computation_alone"),
+    ("jaxcnn/nn/convolution.py", "jnp.dtype(dtype).itemsize >= 4", "True", "test_convolution.py::test_what_is_chosen_on_a_cpu"),
     ("jaxcnn/nn/functional.py", "return jnp.where(x <= 0, jnp.zeros_like(x), x)", "return jax.nn.relu(x)", "test_functional.py::test_a_residual_network_computes_each_block_once"),
     ("jaxcnn/mesh.py", '"jax_cpu_enable_async_dispatch", False', '"jax_cpu_enable_async_dispatch", True', "test_launch.py::test_what_a_step_frees_is_kept_for_the_next"),
     ("jaxcnn/environment.py", "    _keep_memory()\n", "", "test_launch.py::test_what_a_step_frees_is_kept_for_the_next"),
