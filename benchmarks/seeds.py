@@ -13,8 +13,12 @@ import jax
 import numpy as np
 from results import in_turns, spread, write
 
-from jaxcnn.config import Config, DataConfig, ModelConfig
-from jaxcnn.task import build
+from jaxcnn import environment
+
+environment.prepare()
+
+from jaxcnn.config import Config, DataConfig, ModelConfig  # noqa: E402
+from jaxcnn.task import build  # noqa: E402
 
 RUNS = 8
 CASES = {
