@@ -127,7 +127,7 @@ ROWS = [
     ("jaxcnn/mesh.py", '"jax_cpu_enable_async_dispatch", False', '"jax_cpu_enable_async_dispatch", True', "test_launch.py::test_what_a_step_frees_is_kept_for_the_next"),
     ("jaxcnn/environment.py", "    _keep_memory()\n", "", "test_launch.py::test_what_a_step_frees_is_kept_for_the_next"),
     ("jaxcnn/nn/convolution.py", "(j - left - start, end + left - j -", "(j - start, end - j -", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
-    ("jaxcnn/nn/convolution.py", "(i, neighbours - 1 - i)", "(neighbours - 1 - i, i)", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
+    ("jaxcnn/nn/convolution.py", "(i, seen - w.shape[1] - i)", "(seen - w.shape[1] - i, i)", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
     ("jaxcnn/nn/convolution.py", "(left, last + seen - left", "(left + 1, last + seen - left - 1", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
     ("jaxcnn/nn/convolution.py", "x.reshape(w.shape[2], -1).T", "x.reshape(-1, w.shape[2])", "test_convolution.py::test_every_way_gives_the_product_by_its_definition"),
     ("jaxcnn/tree.py", "total += reduce(operator.add", "total = reduce(operator.add", "test_step.py::test_the_norm_is_that_of_all_leaves"),

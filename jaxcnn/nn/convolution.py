@@ -155,7 +155,7 @@ def _halved(y: Array, w: Array) -> Array:
 def _folded(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
     """A convolution with some neighbours in a row as the channels of one pixel: fewer and larger products.
 
-    The kernel for them holds w once for each of the neighbours, moved on by one, and zeros; no element of x or y moves.
+    No element of x or y moves.
     """
     width, kernel, (left, _) = geometry.result[1], geometry.kernel[1], geometry.padding[1]
     fold = 4 if _channels(of, a, b)[0] <= 4 else 2
@@ -169,10 +169,8 @@ def _folded(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
         return padded(x, [(0, 0), (left, right)]).reshape(*x.shape[:2], folded.image[1], -1)
 
     def kernels(w: Array) -> Array:
-        rows, _, channels_in, channels_out = w.shape
-        moved = [padded(w.transpose(2, 0, 1, 3), [(0, 0), (i, fold * across - kernel - i)]) for i in range(fold)]
-        whole = jnp.stack(moved, 4).reshape(channels_in, rows, across, fold, channels_out, fold)
-        return whole.transpose(1, 2, 3, 0, 5, 4).reshape(rows, across, fold * channels_in, fold * channels_out)
+        whole = _side_by_side(w, fold, fold * across)
+        return whole.reshape(w.shape[0], across, fold * w.shape[2], fold * w.shape[3])
 
     def result(y: Array) -> Array:
         return padded(y, [(0, 0), (0, fold * blocks - width)]).reshape(*y.shape[:2], blocks, -1)
@@ -199,8 +197,7 @@ def _windows(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
         return jnp.stack(each, 3).reshape(-1, rows * seen * x.shape[3])
 
     def kernels(w: Array) -> Array:
-        moved = [padded(w, [(i, neighbours - 1 - i), (0, 0)]) for i in range(neighbours)]
-        return jnp.stack(moved, 3).reshape(-1, neighbours * w.shape[3])
+        return _side_by_side(w, neighbours, seen).reshape(-1, neighbours * w.shape[3])
 
     if of == "y":
         y = windows(a) @ kernels(b)
@@ -208,6 +205,12 @@ def _windows(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
     y = padded(b, [(0, 0), (0, neighbours * blocks - width)]).reshape(-1, neighbours * b.shape[3])
     missing = jax.ShapeDtypeStruct(_shape(of, a.shape, b.shape, geometry), a.dtype)
     return jax.linear_transpose(kernels, missing)(_summed(windows(a), y))[0]
+
+
+def _side_by_side(w: Array, neighbours: int, seen: int) -> Array:
+    """A kernel for neighbours in a row, ``[kh, seen, C, neighbours, F]``: w for each of them, moved on by one, and zeros."""
+    moved = [padded(w, [(i, seen - w.shape[1] - i), (0, 0)]) for i in range(neighbours)]
+    return jnp.stack(moved, 3)
 
 
 def _banded(y: Array, w: Array, geometry: Geometry) -> Array:
