@@ -40,11 +40,11 @@ def ways(task: Task, seconds: float) -> tuple[int, dict[str, Callable[[], object
 
     @functools.partial(jax.jit, donate_argnums=0)
     def scan(state, batch):
-        return jax.lax.scan(lambda state, _: (update(state, batch)[0], None), state, length=steps)[0]
+        return jax.lax.scan(lambda state, _: update(state, batch), state, length=steps)
 
     def together() -> None:
         nonlocal state
-        state = jax.block_until_ready(scan(state, batch))
+        state, _ = jax.block_until_ready(scan(state, batch))
 
     together()
     return steps, {"step by step": functools.partial(separately, steps), "in lax.scan": together}

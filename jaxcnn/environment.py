@@ -60,7 +60,8 @@ def prepare(num_threads: int | None = None) -> None:
     if "ynn_fusion_type" not in flags and _probe_succeeds():
         os.environ["XLA_FLAGS"] = f"{flags} {_FAST_CONVOLUTION}".strip()
     try:
-        compiled = cache_dir() / "compiled" / _machine()
+        # jax's key of a program leaves out the thread count, for which it is divided when it is compiled.
+        compiled = cache_dir() / "compiled" / f"{_machine()}-{os.environ['NPROC']}"
         compiled.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:  # no home to write to: compile each time
         return

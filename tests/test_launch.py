@@ -96,6 +96,32 @@ def test_the_environment_is_set_before_jax_and_the_users_word_counts():
     assert ask(XLA_FLAGS="--xla_dump_to=/tmp/x")[1].startswith("--xla_dump_to=/tmp/x")
 
 
+def test_a_program_compiled_for_one_thread_is_not_loaded_for_two(tmp_path):
+    """XLA divides a loop over the threads that there are when it compiles, and jax's key of a program does not tell."""
+    code = (
+        "from jaxcnn.environment import prepare; prepare()\n"
+        "import jax, jax.numpy as jnp\n"
+        "compiled = jax.jit(jnp.tanh).lower(jnp.ones((1024, 1024))).compile()\n"
+        'print(\'partitions":["2"]\' in compiled.as_text())'
+    )
+    plain = {
+        name: value for name, value in os.environ.items() if name not in ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    }
+    plain |= {"JAXCNN_CACHE": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    divided = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=plain | {"NPROC": threads},
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=True,
+        ).stdout.strip()
+        for threads in ("1", "2", "1")
+    ]
+    assert divided == ["False", "True", "False"]
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library here is not GNU's")
 def test_what_a_step_frees_is_kept_for_the_next():
     """XLA's large arrays come from the C library, which would hand each of them out as pages that are touched anew."""
