@@ -1,19 +1,21 @@
 """What a layer does to each channel of pixels ``[N, C]``, and the sums over pixels that are the gradients of it.
 
-XLA on a CPU would write all products into memory before it sums them, and sum few channels in loops that are as short.
+XLA on a CPU would sum few channels in loops that are as short and, before jax 0.11, write all products into memory to sum them.
 """
 
 import functools
 import math
 import operator
 
+import jax
 import jax.numpy as jnp
 
 import jaxcnn.nn.linear as linear
 from jaxcnn.typing import Array
 
 FEW = 16  # channels: fewer leave a vector of the CPU partly empty
-_TOGETHER = 8  # products that are added up where they are computed; more have no registers
+# Products that are added up where they are computed; more have no registers. Since 0.11 XLA does all of it in one loop.
+_TOGETHER = 8 if jax.__version_info__ < (0, 11) else 1
 
 
 def scaled(x: Array, factor: Array) -> Array:

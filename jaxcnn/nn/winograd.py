@@ -213,6 +213,9 @@ def _product(matrix: Matrix, vector: tuple[Array, ...]) -> list[Array]:
 
 
 def _weighted_sum(weights: tuple[float, ...], terms: tuple[Array, ...]) -> Array:
-    scaled = [(m, c if abs(m) == 1 else c * abs(m)) for m, c in zip(weights, terms, strict=True) if m]
+    # On one device XLA halves the sum of such terms, on several the terms; what it fuses with that would round otherwise.
+    halves = {abs(m) for m in weights if m} == {0.5}
+    scaled = [(m, c if halves or abs(m) == 1 else c * abs(m)) for m, c in zip(weights, terms, strict=True) if m]
     added = functools.reduce(operator.add, [c for m, c in scaled if m > 0])
-    return functools.reduce(operator.sub, [c for m, c in scaled if m < 0], added)
+    total = functools.reduce(operator.sub, [c for m, c in scaled if m < 0], added)
+    return total * 0.5 if halves else total
