@@ -6,17 +6,13 @@ from jax import lax
 from jaxcnn.nn.geometry import LAYOUT, Geometry, padded
 from jaxcnn.typing import Array
 
+_FEW = 16  # channels of x: with more, multiplications saved outweigh products larger than needed
+
 
 def image_gradient(y: Array, w: Array, geometry: Geometry) -> Array:
     """y convolved with the kernels turned round; with a stride, of each phase of the image by its own part of the kernel."""
     if geometry.stride != (1, 1):
-        grid, phases = _phases(geometry)
-        parts = []
-        for (i, j), phase in phases:
-            part = image_gradient(y, w[i :: geometry.stride[0], j :: geometry.stride[1]], phase)
-            spare = [(0, size - n) for size, n in zip(grid, part.shape[1:3], strict=True)]
-            parts.append(((i, j), padded(part, spare)))
-        whole = _interleaved(parts, geometry.stride)
+        whole = (_phases_as_channels if w.shape[2] < _FEW else _phases_apart)(y, w, geometry)
         sizes = zip(geometry.image, whole.shape[1:3], geometry.padding, strict=True)
         return padded(whole, [(-before, before + n - m) for n, m, (before, _) in sizes])
     pads = [
@@ -41,6 +37,34 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     padding = [(before, max(after, 0)) for after, (before, _) in zip(ends, geometry.padding, strict=True)]
     w = lax.conv_general_dilated(x, y, (1, 1), padding, rhs_dilation=geometry.stride, dimension_numbers=LAYOUT)
     return w.transpose(1, 2, 0, 3)
+
+
+def _phases_apart(y: Array, w: Array, geometry: Geometry) -> Array:
+    """The gradient of the padded image, each phase by itself: no multiplication is wasted."""
+    grid, phases = _phases(geometry)
+    parts = []
+    for (i, j), phase in phases:
+        part = image_gradient(y, w[i :: geometry.stride[0], j :: geometry.stride[1]], phase)
+        spare = [(0, size - n) for size, n in zip(grid, part.shape[1:3], strict=True)]
+        parts.append(((i, j), padded(part, spare)))
+    return _interleaved(parts, geometry.stride)
+
+
+def _phases_as_channels(y: Array, w: Array, geometry: Geometry) -> Array:
+    """The gradient of the padded image, all phases as the channels of one, with kernels as large as the largest phase's.
+
+    Of the few channels of a first layer, each phase by itself is too small a product for the machine.
+    """
+    (down, right), (height, width, channels_in, channels_out) = geometry.stride, w.shape
+    rows, columns = -(-height // down), -(-width // right)
+    w = jnp.pad(w, [(0, rows * down - height), (0, columns * right - width), (0, 0), (0, 0)])
+    w = w.reshape(rows, down, columns, right, channels_in, channels_out).transpose(0, 2, 1, 3, 4, 5)
+    phase = Geometry(
+        (geometry.result[0] + rows - 1, geometry.result[1] + columns - 1), (rows, columns), (1, 1), ((0, 0), (0, 0))
+    )
+    x = image_gradient(y, w.reshape(rows, columns, -1, channels_out), phase)
+    x = x.reshape(*x.shape[:3], down, right, channels_in).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(x.shape[0], phase.image[0] * down, phase.image[1] * right, channels_in)
 
 
 def _phases(geometry: Geometry) -> tuple[tuple[int, int], list[tuple[tuple[int, int], Geometry]]]:
