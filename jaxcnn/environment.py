@@ -5,6 +5,7 @@ Only the standard library is imported here. What the user has set is respected.
 
 import contextlib
 import ctypes
+import errno
 import gc
 import hashlib
 import importlib.metadata
@@ -36,9 +37,15 @@ assert abs(loss - (y ** 2).sum()) < 1e-4 * (y ** 2).sum() and np.abs(grad - dw).
 
 
 def cache_dir() -> pathlib.Path:
-    """The user's cache: ``$JAXCNN_CACHE``, or ``jaxcnn`` in ``$XDG_CACHE_HOME`` or ``~/.cache``; mode 0700."""
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    """The user's cache: ``$JAXCNN_CACHE``, or ``jaxcnn`` in ``$XDG_CACHE_HOME`` or ``~/.cache``; mode 0700.
+
+    Raises:
+      OSError: it cannot be made, or there is no home.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     path = pathlib.Path(os.environ.get("JAXCNN_CACHE") or pathlib.Path(base) / "jaxcnn")
+    if str(path).startswith("~"):
+        raise FileNotFoundError(errno.ENOENT, "there is no home directory; set JAXCNN_CACHE", str(path))
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 

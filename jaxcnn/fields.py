@@ -19,7 +19,13 @@ class Rule:
     at_most: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
-    on_resume: str = "notice"  # a change is refused ("refuse"), allowed and told ("notice"), or of no matter ("silent")
+    on_resume: str = (
+        "notice"  # a change is refused ("refuse", or from and to none "switch"), told ("notice") or "silent"
+    )
+
+    def refuses(self, old: Any, new: Any) -> bool:
+        """Is a run with the value ``new`` another run than with ``old``?"""
+        return self.on_resume == "refuse" or (self.on_resume == "switch" and None in (old, new))
 
     def problem(self, value: Any) -> str:
         """What is wrong with ``value``, in words, or ``""``."""

@@ -79,6 +79,8 @@ def run(
     """
     if way not in WAYS:
         raise UsageError(f"together={way!r} must be one of {', '.join(WAYS)}")
+    if any(config.elastic_exact for config in runs.values()):
+        raise UsageError("elastic_exact=True is for single runs")
     if jax.process_count() > 1:
         raise UsageError("several seeds or a sweep are for one process; start a run for each instead")
     mesh = meshes.make_mesh(num_devices)
@@ -92,10 +94,10 @@ def run(
     for name, config in runs.items():
         groups.setdefault(to_json(_without(config)), []).append(name)
     results: dict[str, dict[str, Any] | JaxcnnError] = {}
-    for names in groups.values():
-        say(f"{len(names)} runs with one program ({way}): {names[0]} to {names[-1]}")
-        group = {name: runs[name] for name in names}
-        results |= _WAYS[way](group, mesh, train, stop)
+    with RunDir(folder).locked_as_folder():
+        for names in groups.values():
+            say(f"{len(names)} runs with one program ({way}): {names[0]} to {names[-1]}")
+            results |= _WAYS[way]({name: runs[name] for name in names}, mesh, train, stop)
     for error in results.values():
         if isinstance(error, JaxcnnError) and not isinstance(error, NonFiniteError):
             raise error
@@ -170,8 +172,6 @@ class _Group:
 
 def _group(runs: Mapping[str, Config], mesh: Mesh) -> _Group:
     config = next(iter(runs.values()))
-    if config.elastic_exact:
-        raise UsageError("elastic_exact=True is for single runs")
     fields = {name: leaves(run) for name, run in runs.items()}
     paths = [path for path in TRACED if path == "seed" or len({found[path][0] for found in fields.values()}) > 1]
     values: dict[str, Any] = {

@@ -32,7 +32,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of a metrics file. A last line torn by a kill is left out, as is all after a damaged one."""
+    """The rows of a metrics file, but for damaged lines, such as a last one that a kill has torn."""
     rows = []
     try:
         lines = path.read_text(errors="replace").splitlines()
@@ -42,12 +42,9 @@ def read_rows(path: pathlib.Path) -> list[dict[str, float]]:
         try:
             row = json.loads(line)
         except ValueError:
-            break
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            break
-        if rows and row["step"] <= rows[-1]["step"]:
-            break
-        rows.append(row)
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and (not rows or row["step"] > rows[-1]["step"]):
+            rows.append(row)
     return rows
 
 
@@ -148,13 +145,11 @@ class RunDir:
                 raise UsageError(f"workdir={self.path} is not empty and holds no run; choose another --workdir")
             return []
         changes = difference(self.read_config(), config)
-        refused = [
-            f"{path} {old!r} -> {new!r}" for path, (old, new, rule) in changes.items() if rule.on_resume == "refuse"
-        ]
+        refused = [f"{path} {old!r} -> {new!r}" for path, (old, new, rule) in changes.items() if rule.refuses(old, new)]
         if refused:
             raise UsageError(f"workdir={self.path} holds another run ({'; '.join(refused)}); choose another --workdir")
         told = [
-            f"{path}: {old!r} -> {new!r}" for path, (old, new, rule) in changes.items() if rule.on_resume == "notice"
+            f"{path}: {old!r} -> {new!r}" for path, (old, new, rule) in changes.items() if rule.on_resume != "silent"
         ]
         return told
 
@@ -172,12 +167,22 @@ class RunDir:
                 raise UsageError(f"workdir={self.path} is in use by another run; choose another --workdir") from None
             yield
 
+    @contextlib.contextmanager
+    def locked_as_folder(self) -> Iterator[None]:
+        """Hold the lock of a directory of run directories. UsageError when it is a run itself, or in use."""
+        if self.config.exists():
+            raise UsageError(
+                f"workdir={self.path} holds a run, and runs of their own shall lie in it; choose another --workdir"
+            )
+        with self.locked():
+            yield
+
     def write_config(self, config: Config, dataset: Dataset) -> None:
-        """Write dataset.json and config.json, on the first process: from now on the directory is this run's."""
+        """Write config.json and dataset.json, on the first process: with the first the directory is this run's."""
         if not hosts.is_first():
             return
-        write_text(self.dataset, catalog.to_json(dataset))
         write_text(self.config, to_json(config))
+        write_text(self.dataset, catalog.to_json(dataset))
 
     def read_dataset(self) -> Dataset | None:
         """The dataset of the run as it was described when it began; None when that was not written or is damaged."""

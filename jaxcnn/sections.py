@@ -226,6 +226,7 @@ class OptimizerConfig:
         "evaluate an exponential moving average of the weights with this decay; none: the weights",
         at_least=0,
         below=1,
+        on_resume="switch",
     )
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+from jaxcnn import checkpoint
 from jaxcnn.cli import main as cli
 from jaxcnn.cli.train import default_workdir
 from jaxcnn.config import Config, replace
@@ -71,6 +73,20 @@ def test_each_verb_has_help(jaxcnn_, verb):
     assert (code, err) == (0, "")
     assert f"usage: {verb}" in out
     assert all(word in out for word in ("flag", "type", "default", "meaning"))
+
+
+def test_a_networks_own_fields_are_flags_of_summary_too(jaxcnn_):
+    totals = [
+        jaxcnn_("summary", "resnet18", *more)[1].split("total")[1].split()[0] for more in ((), ("--model.stem=small",))
+    ]
+    assert totals == ["11,689,512", "11,681,832"]  # 3 x 3 kernels of the stem in the place of 7 x 7
+    assert jaxcnn_("summary", "resnet18", "--model.stm=small")[0] == 2
+
+
+def test_the_help_of_bench_is_that_of_its_main_use(jaxcnn_):
+    code, out, _ = jaxcnn_("bench", "--help")
+    assert code == 0
+    assert all(word in out for word in ("--vs", "--batch_size", "bench scaling EXPERIMENT"))
 
 
 def test_train_help_lists_every_field_with_the_experiments_default(jaxcnn_):
@@ -532,12 +548,30 @@ def test_verify_tells_good_from_damaged_and_changes_nothing(run_dir, jaxcnn_, tm
     assert jaxcnn_("verify")[0] == 2
 
 
+def test_verify_passes_over_what_a_run_removes_meanwhile(run_dir, jaxcnn_, tmp_path, monkeypatch):
+    folder = tmp_path / "run" / "checkpoints"
+    oldest, *others = sorted(int(path.name) for path in folder.iterdir())
+    verify = checkpoint.verify
+
+    def removed_first(*arguments):
+        shutil.rmtree(folder / str(oldest), ignore_errors=True)
+        return verify(*arguments)
+
+    monkeypatch.setattr(checkpoint, "verify", removed_first)
+    code, out, err = jaxcnn_("verify", "run", "--json")
+    assert code == 0, err
+    assert [line["step"] for line in json.loads(out)["checkpoints"]] == others
+
+
 def test_verify_resume_proves_it_and_would_tell(jaxcnn_, monkeypatch):
     code, out, _ = jaxcnn_("verify-resume", "lenet_digits", "--steps=6")
     assert code == 0
     assert "stopped at 3" in out
     assert "bit for bit" in out
     assert jaxcnn_("verify-resume", "lenet_digits", "--steps=1")[0] == 2
+    code, out, _ = jaxcnn_("verify-resume", "lenet_digits", "--steps=7", "--steps_per_execution=20")
+    assert code == 0
+    assert "stopped at 3" in out
 
     monkeypatch.setattr("jaxcnn.data.resident.Resident.train_batches", forgetful(Resident.train_batches))
     code, out, err = jaxcnn_("verify-resume", "lenet_digits", "--steps=6")

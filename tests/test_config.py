@@ -147,7 +147,7 @@ def test_parse_refuses(text, kind):
 def test_every_field_says_what_it_means():
     for path, (_, _, rule) in leaves(BASE).items():
         assert len(rule.help) > 8, path
-        assert rule.on_resume in ("refuse", "notice", "silent"), path
+        assert rule.on_resume in ("refuse", "switch", "notice", "silent"), path
 
 
 def test_difference_names_paths_and_rules():

@@ -1,6 +1,7 @@
 """Datasets: digits from our builder, mnist from the official one, splits, caches, damage."""
 
 import io
+import os
 import shutil
 import sys
 import threading
@@ -109,6 +110,22 @@ def test_a_damaged_cache_is_made_anew():
         after = source.load(DIGITS, "test")
         np.testing.assert_array_equal(after.images, before.images, err_msg=damage)
         np.testing.assert_array_equal(after.labels, before.labels, err_msg=damage)
+
+
+def test_without_a_home_images_are_decoded_for_each_run(monkeypatch):
+    before = source.load(DIGITS, "test")
+    monkeypatch.delenv("JAXCNN_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as of a user who has none
+    with pytest.raises(OSError, match="set JAXCNN_CACHE"):
+        cache_dir()
+    monkeypatch.undo()
+
+    def no_home():
+        raise PermissionError("no home")
+
+    monkeypatch.setattr(source, "cache_dir", no_home)
+    np.testing.assert_array_equal(source.load(DIGITS, "test").images, before.images)
 
 
 def test_two_readers_at_once():

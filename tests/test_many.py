@@ -14,6 +14,7 @@ from jaxcnn import loop, many
 from jaxcnn.cli.train import _read_sweep
 from jaxcnn.config import TRACED, Config, leaves, replace, traced
 from jaxcnn.errors import NonFiniteError, Preempted, UsageError
+from jaxcnn.rundir import RunDir
 from jaxcnn.writers import read_rows
 
 
@@ -114,6 +115,7 @@ def test_sweeps_are_read(tiny):
         "optimizer.learning_rate": (0.1, 0.01),
         "augment.flip": (True, False),
     }
+    assert _read_sweep("model.dropout_rate:0,0.2", tiny) == {"model.dropout_rate": (0.0, 0.2)}
     assert _read_sweep(None, tiny) == {}
     for text, words in [
         ("learning_rate", "must be NAME:VALUE"),
@@ -148,7 +150,21 @@ def test_the_command_line_says_mean_and_interval(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "±" in done.stdout
-    assert {path.name for path in (tmp_path / "x").iterdir()} == {"seed=0", "seed=1", "summary.json"}
+    assert {path.name for path in (tmp_path / "x").iterdir()} == {"seed=0", "seed=1", "summary.json", ".lock"}
+
+
+def test_the_directory_of_another_run_is_refused(tiny, tmp_path):
+    loop.run(tiny, tmp_path, num_devices=1)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="holds a run, and runs of their own shall lie in it"):
+        many.run(many.variations(tiny, 2), tmp_path, num_devices=1)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_same_command_at_once_leaves_the_first_alone(tiny, tmp_path):
+    with RunDir(tmp_path).locked_as_folder(), pytest.raises(UsageError, match="in use by another run"):
+        many.run(many.variations(tiny, 2), tmp_path, num_devices=1)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock"}
 
 
 def test_each_device_has_its_own_runs(tiny, tmp_path):

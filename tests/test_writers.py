@@ -45,6 +45,17 @@ def test_a_torn_line_is_left_out(tmp_path, torn):
     assert read_rows(path) == rows(1, 2, 3, 4)
 
 
+def test_a_damaged_line_costs_that_line_alone(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps(row) for row in rows(1, 2, 3, 4)]
+    path.write_text("\n".join([lines[0], "X" + lines[1], *lines[2:]]) + "\n")
+    assert read_rows(path) == rows(1, 3, 4)
+    log = MetricsLog(path, 4)
+    log.write(rows(5))
+    log.close()
+    assert read_rows(path) == rows(1, 3, 4, 5)
+
+
 def test_an_evaluation_can_be_added_to_the_last_row(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path, 0)

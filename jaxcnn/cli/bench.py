@@ -24,13 +24,15 @@ def main(arguments: list[str], stop: Stop) -> int:
     topic = arguments[0] if arguments and not arguments[0].startswith("-") else ""
     if topic in list_models():
         return bench_model.main(topic, arguments[1:])
-    if topic not in _TOPICS and "--help" not in arguments:
+    if not topic and "--help" in arguments:
+        return bench_model.main("MODEL", arguments)
+    if topic not in _TOPICS:
         raise UsageError(
             f"bench takes a network, or one of {', '.join(_TOPICS)} and an experiment, not {topic or 'none'!r}"
             + nearest(topic, [*_TOPICS, *list_models()])
         )
-    run, make_flags = _TOPICS.get(topic, _TOPICS["input"])
-    _, config, flags = read_experiment(arguments[1:] if topic else arguments, make_flags)
+    run, make_flags = _TOPICS[topic]
+    _, config, flags = read_experiment(arguments[1:], make_flags)
     if flags["turns"] < 1:
         raise UsageError(f"--turns={flags['turns']} must be >= 1")
     return run(config, flags)

@@ -13,7 +13,7 @@ from jaxcnn.bench import model as bench
 from jaxcnn.cli.flags import Flags
 from jaxcnn.console import output, table
 from jaxcnn.errors import UsageError
-from jaxcnn.models.registry import overridable
+from jaxcnn.models.registry import list_models
 
 
 def main(name: str, arguments: list[str]) -> int:
@@ -33,10 +33,9 @@ def main(name: str, arguments: list[str]) -> int:
         raise UsageError(f"--json={flags['json']}: there is no such directory")
     if flags["vs"]:  # both want the memory of a GPU
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    changed = {field: flags[f"model.{field}"] for field in overridable(name) if f"model.{field}" in flags.given()}
     fields = ("batch_size", "image_size", "num_classes", "dtype", "num_devices", "steps_per_execution")
     chosen = {flag: flags[flag] for flag in fields}
-    task, peers = bench.make_task(name, **chosen, **changed), bench.PEERS if flags["vs"] else ()
+    task, peers = bench.make_task(name, **chosen, **flags.network_fields(name)), bench.PEERS if flags["vs"] else ()
     cached = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured
     try:
@@ -88,7 +87,10 @@ def _show(found: bench.Speed, flags: Flags) -> None:
 
 
 def _flags(name: str) -> Flags:
-    flags = Flags(f"bench {name} [--flag=value ...]")
+    flags = Flags(
+        f"bench {name} [--flag=value ...]\n\n`bench input EXPERIMENT` and `bench scaling EXPERIMENT` have flags of their own, "
+        "which --help after them lists."
+    )
     flags.define("batch_size", int, 64, "images of a step, on all devices together")
     flags.define("image_size", int | None, None, "rows and columns; none: those the network is meant for")
     flags.define("num_classes", int | None, None, "none: 1,000 for images of more than 100 rows, else 10")
@@ -104,6 +106,6 @@ def _flags(name: str) -> Flags:
     flags.define("peak_bandwidth", float | None, None, "GB/s of their memory, to show the share of it")
     flags.define("profile", str | None, None, "folder for a trace of one turn (TensorBoard, XProf, Perfetto)")
     flags.define("json", str | None, None, "file for the figures as JSON")
-    for field, (kind, value) in overridable(name).items():
-        flags.define(f"model.{field}", kind, value, f"field of {name}")
+    if name in list_models():
+        flags.define_network(name)
     return flags

@@ -56,13 +56,19 @@ class Flags:
         else:
             flags.DEFINE(_Parser(kind), name, default, help, flag_values=self.values, serializer=_Serializer())
 
+    def define_network(self, name: str) -> None:
+        """Add a flag ``model.FIELD`` for each field of the network."""
+        for field, (kind, value) in overridable(name).items():
+            self.define(f"model.{field}", kind, value, f"field of {name}")
+
+    def network_fields(self, name: str) -> dict[str, Any]:
+        """``{field: value}`` of these flags, as far as they stand on the command line."""
+        given = self.given()
+        return {field: given[f"model.{field}"] for field in overridable(name) if f"model.{field}" in given}
+
     def define_config(self, config: Config) -> None:
         """Add a flag for each field of the config, and for each field of its network; their values are the defaults."""
-        fields = leaves(config)
-        for name, (kind, value) in overridable(config.model.name).items():
-            value = config.model.overrides.get(name, value)
-            fields[f"model.{name}"] = (value, kind, Rule(f"field of {config.model.name}"))
-        for path, (value, kind, rule) in fields.items():
+        for path, (value, kind, rule) in fields(config).items():
             if path != "experiment":
                 allowed = ", ".join(rule.choices) or rule.bounds()
                 self.define(path, kind, value, rule.help + (f" [{allowed}]" if allowed else ""))
@@ -110,6 +116,15 @@ class Flags:
         console = Console(highlight=False)
         console.width = max(console.width, 150) if not console.is_terminal else console.width
         console.print(table)
+
+
+def fields(config: Config) -> dict[str, tuple[Any, Any, Rule]]:
+    """``{dotted path: (value, type, rule)}`` of all that flags and sweeps can set, the fields of the network included."""
+    found = leaves(config)
+    for name, (kind, value) in overridable(config.model.name).items():
+        rule = Rule(f"field of {config.model.name}", on_resume="refuse")
+        found[f"model.{name}"] = (config.model.overrides.get(name, value), kind, rule)
+    return found
 
 
 def configure(config: Config, given: Mapping[str, Any]) -> Config:

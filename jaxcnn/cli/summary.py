@@ -1,5 +1,8 @@
 """``summary MODEL``: a network layer by layer; ``summary --compare MODEL MODEL``: two of them as the lecture's table."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.table import Table
 
 from jaxcnn import complexity, models
@@ -43,13 +46,17 @@ def main(arguments: list[str], stop: Stop) -> int:
     flags.define(
         "image_size", int | None, None, "rows and columns of the image; none: those the network was published for"
     )
+    networks = [word for word in arguments if word in models.list_models()]
+    if len(networks) == 1:
+        flags.define_network(networks[0])
     names, wanted = flags.parse(arguments), 2 if flags["compare"] else 1
     if len(names) != wanted:
         count = "two networks" if flags["compare"] else "one network"
         raise UsageError(f"summary takes {count}, not {' '.join(names) or 'none'}; `models` lists them")
     if (size := flags["image_size"]) is not None and size < 1:
         raise UsageError(f"--image_size={size} must be >= 1")
-    found = [_layers(name, size, flags["num_classes"]) for name in names]
+    fields = flags.network_fields(networks[0]) if len(networks) == 1 else {}
+    found = [_layers(name, size, flags["num_classes"], fields) for name in names]
     if flags["compare"]:
         output().print(_comparison(names, found))
         print(
@@ -73,12 +80,12 @@ def main(arguments: list[str], stop: Stop) -> int:
     return 0
 
 
-def _layers(name: str, size: int | None, num_classes: int | None) -> list[Layer]:
+def _layers(name: str, size: int | None, num_classes: int | None, fields: Mapping[str, Any]) -> list[Layer]:
     rows, columns, channels = models.input_shape(name)
     if num_classes is None:
         num_classes = 1000 if rows >= 224 else 10
     shape = (rows, columns, channels) if size is None else (size, size, channels)
-    return complexity.layers(models.create_model(name, num_classes), shape)
+    return complexity.layers(models.create_model(name, num_classes, **fields), shape)
 
 
 def _table(title: str, layers: list[Layer]) -> Table:

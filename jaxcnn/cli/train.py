@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Table
 
 from jaxcnn import experiment, hosts, loop, many, models
-from jaxcnn.cli.flags import SHORT, Flags, Stop, configure
-from jaxcnn.config import Config, difference, from_json, leaves
+from jaxcnn.cli.flags import SHORT, Flags, Stop, configure, fields
+from jaxcnn.config import Config, difference, from_json
 from jaxcnn.console import output, table
 from jaxcnn.errors import UsageError, nearest
 from jaxcnn.fields import parse
@@ -72,14 +72,14 @@ def _read_sweep(text: str | None, config: Config) -> dict[str, tuple[Any, ...]]:
     found: dict[str, tuple[Any, ...]] = {}
     for part in (text or "").split(";") if text else []:
         name, colon, values = part.strip().partition(":")
-        path, fields = SHORT.get(name, name), leaves(config)
+        path, known = SHORT.get(name, name), fields(config)
         words = [word for word in values.split(",") if word.strip()]
         if not colon or not words:
             raise UsageError(f"--sweep={text} must be NAME:VALUE,VALUE,... of a field, several with ; between them")
-        if path not in fields:
-            raise UsageError(f"--sweep: {name!r} is no field{nearest(name, [*fields, *SHORT])}")
+        if path not in known:
+            raise UsageError(f"--sweep: {name!r} is no field{nearest(name, [*known, *SHORT])}")
         try:
-            found[path] = tuple(parse(word, fields[path][1]) for word in words)
+            found[path] = tuple(parse(word, known[path][1]) for word in words)
         except ValueError as error:
             raise UsageError(f"--sweep: {name}={error}") from None
     return found
@@ -188,7 +188,7 @@ def _word(value: Any) -> str:
     text = (
         ",".join(map(_word, value))
         if isinstance(value, tuple)
-        else f"{value:g}"
+        else repr(value)
         if isinstance(value, float)
         else str(value)
     )

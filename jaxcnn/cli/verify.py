@@ -24,8 +24,10 @@ def main(arguments: list[str], stop: Stop) -> int:
     if not steps:
         raise CheckpointError(f"{run_dir.path} holds no finished checkpoint")
     found = {step: checkpoint.verify(run_dir.checkpoints, step) for step in steps}
+    there = checkpoint.steps(run_dir.checkpoints)  # a run that goes on removes its older ones meanwhile
+    found = {step: result for step, result in found.items() if result[0] is not None or step in there}
     bad = [step for step, (meta, _) in found.items() if meta is None]
-    good = [step for step in steps if step not in bad]
+    good = [step for step in found if step not in bad]
     if flags["json"]:
         lines = [
             {"step": step, "good": meta is not None}
@@ -46,7 +48,7 @@ def main(arguments: list[str], stop: Stop) -> int:
     if bad:
         rest_of_it = f"step {good[-1]} is the newest good one" if good else "none is good"
         raise CheckpointError(
-            f"{len(bad)} of {len(steps)} checkpoints in {run_dir.checkpoints} are damaged "
+            f"{len(bad)} of {len(found)} checkpoints in {run_dir.checkpoints} are damaged "
             f"(step {', '.join(map(str, bad))}); {rest_of_it}"
         )
     return 0

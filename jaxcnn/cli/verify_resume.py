@@ -24,14 +24,16 @@ def main(arguments: list[str], stop: Stop) -> int:
     if steps < 2:
         raise UsageError(f"steps={steps} must be >= 2, so that there is a middle")
     short = {"steps": steps, "epochs": None, "checkpoint.every": steps, "log.eval_every": steps}
+    in_a_call = min(config.steps_per_execution, steps // 2)
+    short["steps_per_execution"] = in_a_call
     config = replace(config, {**short, "log.plots": False, "log.tensorboard": False})
     devices = {"num_devices": flags["num_devices"], "mesh_shape": flags["mesh"]}
     with tempfile.TemporaryDirectory(prefix="jaxcnn-verify-") as folder, muted():
         straight, stopped = RunDir(f"{folder}/straight"), RunDir(f"{folder}/stopped")
         whole = loop.run(config, straight.path, **devices)
         polls = itertools.count()
-        try:  # polled once at the start, and after each update
-            loop.run(config, stopped.path, stop=lambda: next(polls) >= steps // 2, **devices)
+        try:  # polled once at the start, and after each call
+            loop.run(config, stopped.path, stop=lambda: next(polls) >= steps // 2 // in_a_call, **devices)
         except Preempted:
             middle = checkpoint.steps(stopped.checkpoints)[-1]
         else:

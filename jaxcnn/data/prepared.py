@@ -31,7 +31,11 @@ def builder(dataset: Dataset, data_dir: str | None) -> Any:
         raise UsageError(f"data.data_dir={data_dir!r} {kind}; it must be a directory of prepared TFDS datasets")
     directory, place = pathlib.Path(data_dir) if data_dir else cache_dir() / "tfds", dataset.place or dataset.name
     if dataset.origin == "ours":
-        with (cache_dir() / "digits.lock").open("a") as lock:  # several first starts at once: one prepares
+        try:
+            lock = (cache_dir() / "digits.lock").open("a")  # several first starts at once: one prepares
+        except PermissionError:  # a cache of others: it holds them, or cannot
+            return _prepared_digits()
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             return _prepared_digits()
     try:

@@ -140,7 +140,10 @@ def _load(dataset: Dataset, split: str, data_dir: str | None, size: int | None, 
     if (stamp := records.stamp()) is None:
         return reader.read_all()
     name = _cache_name(f"{dataset.name}-{split}", (dataset, stamp, reader.image_shape, fit))
-    path = cache_dir() / "decoded" / f"{name}.npy"
+    try:
+        path = cache_dir() / "decoded" / f"{name}.npy"
+    except OSError:  # no home to write to: decoded for each run
+        return reader.read_all()
     examples = _read_cache(path, len(reader), reader.image_shape)
     if examples is None or np.count_nonzero(examples.labels == UNREADABLE) > max_bad:
         examples = reader.read_all()

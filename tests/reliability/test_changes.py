@@ -8,7 +8,7 @@ import protocol
 import pytest
 from conftest import saved_steps
 
-from jaxcnn import loop
+from jaxcnn import loop, rundir
 from jaxcnn.config import replace
 from jaxcnn.data import npz, source
 from jaxcnn.data.records import Arrays
@@ -35,6 +35,7 @@ def stopped(tmp_path_factory):
         ("--seed=1", "seed 0 -> 1"),
         ("--dataset=fake", "data.dataset 'tfds:rig_images' -> 'fake'"),
         ("--batch_size=64", "data.batch_size 32 -> 64"),
+        ("--optimizer.ema_decay=0.9", "optimizer.ema_decay None -> 0.9"),
     ],
 )
 def test_another_run_is_refused_with_the_difference(stopped, jaxcnn_, monkeypatch, flag, words):
@@ -54,6 +55,23 @@ def test_another_learning_rate_is_told_and_allowed(stopped, jaxcnn_, monkeypatch
     code, _, err = jaxcnn_("train", "rig.py", *flags)
     assert code == 0
     assert "changed since the last start: optimizer.learning_rate: 0.05 -> 0.01" in err
+
+
+def test_a_start_that_ended_at_its_first_files_can_be_repeated(tiny, tmp_path, monkeypatch):
+    """config.json comes first: with it the directory is the run's, whatever comes after it."""
+    write = rundir.write_text
+
+    def full(path, text):
+        if path.name != "config.json":
+            raise OSError(28, "No space left on device", str(path))
+        write(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rundir, "write_text", full)
+        with pytest.raises(OSError, match="No space"):
+            loop.run(tiny, tmp_path, num_devices=1)
+    assert loop.run(tiny, tmp_path, num_devices=1)["steps"] == tiny.steps
+    assert (tmp_path / "dataset.json").exists()
 
 
 @pytest.fixture
