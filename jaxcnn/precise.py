@@ -14,7 +14,7 @@ from jaxcnn import rng
 from jaxcnn.flight import Flight
 from jaxcnn.nn import BatchNorm
 from jaxcnn.state import State
-from jaxcnn.tree import leaf_name, matches
+from jaxcnn.tree import is_moment, leaf_name, matches
 from jaxcnn.typing import Array, Batch, PyTree, Variables
 
 Moments = Callable[[Variables, Batch, Array], PyTree]
@@ -47,7 +47,7 @@ def make_moments(
             return call(*args, **kwargs)
 
         def at_zero(path: tuple, leaf: Array) -> Array:
-            return jnp.zeros_like(leaf) if _is_moment(path) and not matches(leaf_name(path), freeze) else leaf
+            return jnp.zeros_like(leaf) if is_moment(path) and not matches(leaf_name(path), freeze) else leaf
 
         before = jax.tree_util.tree_map_with_path(at_zero, variables["batch_stats"])
         with linen.intercept_methods(note):
@@ -84,16 +84,11 @@ def estimated(state: State, moments: Moments, batches: Iterator[Batch], num_batc
         flight.add(total)
     found = _moments(jax.tree.map(lambda leaf: leaf / num_batches, total))
     batch_stats = jax.tree_util.tree_map_with_path(
-        lambda path, new, old: new if _is_moment(path) else old, found, variables["batch_stats"]
+        lambda path, new, old: new if is_moment(path) else old, found, variables["batch_stats"]
     )
     if state.ema:
         return state._replace(ema={**state.ema, "batch_stats": batch_stats})
     return state._replace(batch_stats=batch_stats)
-
-
-def _is_moment(path: tuple) -> bool:
-    """Whether a leaf is a BatchNorm's; the whitening of a speednet is not."""
-    return leaf_name(path).rpartition("/")[2] in ("mean", "var")
 
 
 @jax.jit

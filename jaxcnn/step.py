@@ -1,5 +1,6 @@
 """One update, as a pure function: ``train_step(state, batch) -> (state, sums)``."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from jaxcnn.losses import mixed_cross_entropy
 from jaxcnn.metrics import classification_sums
 from jaxcnn.nn import BatchNorm
 from jaxcnn.state import State
-from jaxcnn.tree import all_finite, leaf_name, matches, norm
+from jaxcnn.tree import all_finite, is_moment, leaf_name, matches, norm
 from jaxcnn.typing import Array, Batch, Key, PyTree, Schedule, Sums
 
 TrainStep = Callable[[State, Batch], tuple[State, Sums]]
@@ -165,10 +166,14 @@ def make_update(
         direction, opt_state = optimizer.update(grads, state.opt_state, shown)
         learning_rate = schedule(state.step)
         params = jax.tree.map(lambda p, d, stays: p if stays else p - learning_rate * d, state.params, direction, fixed)
-        new = {"params": params, "batch_stats": gradient.batch_stats}
         ema = {}
         if ema_decay is not None:
-            ema = optax.incremental_update(new, state.ema, 1 - ema_decay)
+            move = functools.partial(optax.incremental_update, step_size=1 - ema_decay)
+            averages = state.ema["batch_stats"]
+            moments = jax.tree_util.tree_map_with_path(
+                lambda path, new, old: move(new, old) if is_moment(path) else new, gradient.batch_stats, averages
+            )
+            ema = {"params": move(params, state.ema["params"]), "batch_stats": moments}
         grad_norm = norm(grads)
         guarded = [gradient.sums["objective"], grad_norm, params, gradient.batch_stats]
         bad = jnp.array([False, *(~all_finite(part) for part in guarded)])

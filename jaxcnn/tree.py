@@ -35,6 +35,11 @@ def matches(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(head, pattern) for head in heads for pattern in patterns)
 
 
+def is_moment(path: Any) -> bool:
+    """Whether a leaf of the batch statistics is a running moment of a BatchNorm; the whitening of a speednet is none."""
+    return leaf_name(path).rpartition("/")[2] in ("mean", "var")
+
+
 def manifest(tree: PyTree) -> dict[str, str]:
     """``{"params/conv1/kernel": "float32[5,5,1,6]", ...}``: what the tree holds, without the values."""
     return {

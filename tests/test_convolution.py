@@ -37,7 +37,9 @@ CASES = [
     (3, 8, 5, Geometry((1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)))),
     (2, 16, 3, Geometry((17, 16), (5, 4), (4, 3), ((2, 1), (0, 2)))),
     (2, 16, 3, Geometry((8, 9), (1, 2), (3, 3), ((0, 0), (1, 1)))),
+    (2, 6, 16, Geometry((16, 3), (1, 1), (5, 7), ((2, 4), (2, 0)))),
 ]
+EMPTY = [((8, 8, 1), (5, 5, 1, 6)), ((8, 8, 3), (3, 3, 3, 16)), ((4, 4, 64), (4, 4, 64, 33)), ((8, 8, 8), (1, 1, 8, 8))]
 SOME = [CASES[0], CASES[7], CASES[14], (4, 32, 32, Geometry((9, 8), (3, 3), (1, 1), ((1, 1), (1, 1))))]
 
 
@@ -105,6 +107,16 @@ def test_every_way_gives_the_product_by_its_definition(case):
         np.testing.assert_allclose(
             value, wanted[of], rtol=0, atol=1e-5 * np.abs(wanted[of]).max(), err_msg=f"{of} {way}"
         )
+
+
+@pytest.mark.parametrize(("image", "kernel"), EMPTY, ids=str)
+def test_a_batch_of_no_images_has_no_results_and_gradients_of_zero(image, kernel):
+    x, w = jnp.zeros((0, *image)), jnp.ones(kernel)
+    y = nn.conv2d(x, w)
+    assert y.shape == (0, image[0] - kernel[0] + 1, image[1] - kernel[1] + 1, kernel[3])
+    of_x, of_w = jax.grad(lambda x, w: nn.conv2d(x, w).sum(), (0, 1))(x, w)
+    assert of_x.shape == x.shape
+    np.testing.assert_array_equal(of_w, np.zeros(kernel))
 
 
 def test_images_go_through_winograd_in_slices(monkeypatch):

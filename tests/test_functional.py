@@ -202,6 +202,21 @@ def test_max_pool_gradient_goes_to_the_largest():
     np.testing.assert_array_equal(grad, jnp.where(x == largest, 2 * x, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("size", "channels", "window", "stride", "padding"),
+    [((17, 18), 128, 2, 2, 0), ((9, 9), 64, 2, 2, 1), ((10, 10), 64, 3, 3, 1), ((7, 8), 64, 3, 2, 0)],
+)
+def test_average_pooling_of_a_matrix_product(size, channels, window, stride, padding):
+    """Fused by XLA, where windows leave pixels out or see padding: it wrote beyond its memory, or summed wrongly."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, *size, channels)).astype(np.float32)
+    w = (rng.normal(size=(1, 1, channels, channels)) / np.sqrt(channels)).astype(np.float32)
+    y = jax.jit(lambda x, w: nn.avg_pool2d(nn.conv2d(x, w), window, stride, padding))(x, w)
+    product = np.pad(x @ w[0, 0], ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    seen = np.lib.stride_tricks.sliding_window_view(product, (window, window), (1, 2))[:, ::stride, ::stride]
+    np.testing.assert_allclose(y, seen.mean((4, 5)), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("pool", [nn.max_pool2d, nn.avg_pool2d])
 def test_the_gradient_of_overlapping_pools_under_jit(pool):
     """By finite differences, on distinct values."""

@@ -88,6 +88,17 @@ def test_parts_of_a_batch_whiten_as_the_whole_does():
     np.testing.assert_allclose(*moments, rtol=1e-5)
 
 
+def test_an_average_of_the_weights_has_the_whitening_as_it_is():
+    task = build(replace(CONFIG, {"optimizer.ema_decay": 0.9}), 1)
+    batches = task.load("train").train_batches(0, 40, 0)
+    with jax.numpy_dtype_promotion("standard"):
+        state, _ = task.train_step(2)(task.initial_state(), next(batches))
+        state, _ = task.train_step(2)(state, next(batches))
+    ema = state.ema["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, ema["whiten"], state.batch_stats["whiten"])
+    assert np.any(ema["bn1_1"]["mean"] != state.batch_stats["bn1_1"]["mean"])
+
+
 def test_precise_moments_leave_the_whitening_alone():
     task = build(CONFIG, 1)
     batches = task.load("train").train_batches(0, 40, 0)

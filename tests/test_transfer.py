@@ -10,8 +10,8 @@ import pytest
 from test_interop import state_dict
 
 import jaxcnn
-from jaxcnn import checkpoint, tree
-from jaxcnn.cli import import_, saved
+from jaxcnn import checkpoint, loop, tree
+from jaxcnn.cli import export, import_, saved
 from jaxcnn.config import AugmentConfig, ModelConfig, OptimizerConfig, replace
 from jaxcnn.errors import CheckpointError, DataError, Preempted, UsageError
 from jaxcnn.interop import read_state_dict
@@ -81,6 +81,41 @@ def test_import_makes_a_run_that_others_start_from(tmp_path, capsys):
     assert (config["model"]["name"], config["data"]["fit"], config["data"]["image_size"]) == ("resnet18", "crop", 224)
     with pytest.raises(UsageError, match="holds a run already"):
         import_.main(["resnet18", str(tmp_path / "w.safetensors"), f"--workdir={run}"], no_stop)
+
+
+def test_export_gives_back_what_import_took(tmp_path, capsys):
+    from safetensors.numpy import load_file, save_file
+
+    weights = random_weights()
+    weights["fc.weight"], weights["fc.bias"] = np.ones((1000, 512), np.float32), np.zeros(1000, np.float32)
+    save_file(weights, tmp_path / "w.safetensors")
+    run, file = str(tmp_path / "run"), str(tmp_path / "out.safetensors")
+    import_.main(["resnet18", str(tmp_path / "w.safetensors"), f"--workdir={run}"], no_stop)
+    assert export.main([run, file], no_stop) == 0
+    assert "torchvision's" in capsys.readouterr().out
+    found = load_file(file)
+    assert set(found) == set(weights)
+    for name, leaf in weights.items():
+        np.testing.assert_array_equal(found[name], leaf, err_msg=name)
+    for arguments, words in [
+        ([run, file], "is there already"),
+        ([run, str(tmp_path / "w.pth")], "must end in .safetensors"),
+        ([run, str(tmp_path / "no" / "w.safetensors")], "no such directory"),
+        ([run], "takes a run directory and a file"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            export.main(arguments, no_stop)
+
+
+def test_a_network_that_torch_does_not_know_is_exported_by_our_names(tiny, tmp_path):
+    from safetensors.numpy import load_file
+
+    loop.run(tiny, tmp_path / "run", num_devices=1)
+    export.main([str(tmp_path / "run"), str(tmp_path / "w.safetensors")], no_stop)
+    found, expected = load_file(tmp_path / "w.safetensors"), variables_of(tmp_path / "run")
+    assert set(found) == set(expected)
+    for name, leaf in expected.items():
+        np.testing.assert_array_equal(found[name], leaf, err_msg=name)
 
 
 def test_pth_is_read_without_running_it(tmp_path):

@@ -27,6 +27,7 @@ VERBS = {
     "claim": "test the lecture's claims:     claim [NAME|all] [--quick]",
     "bench": "speed, and communication:       bench MODEL, bench input EXPERIMENT, bench scaling EXPERIMENT",
     "import": "weights of torchvision or timm: import MODEL FILE --workdir=RUN",
+    "export": "weights for torchvision or timm: export RUN_DIR FILE.safetensors",
     "help": "show this",
 }
 

@@ -1,6 +1,7 @@
 """Weight files: what torch and the safetensors library write, as numpy arrays. Nothing in a file is executed."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,26 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
     if not tensors:
         raise DataError(f"{path}: holds no weights")
     return tensors
+
+
+def write_state_dict(path: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a ``.safetensors`` file, whole or not at all. UsageError when it cannot be there, or is there already."""
+    from safetensors.numpy import save
+
+    file = pathlib.Path(path)
+    if file.suffix != ".safetensors":
+        raise UsageError(f"{path}: must end in .safetensors")
+    if file.exists():
+        raise UsageError(f"{path}: is there already; choose another file")
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"{path}: there is no such directory")
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {"format": "pt"})
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read_safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:

@@ -1,9 +1,11 @@
 """What torchvision and timm call the layers of our networks.
 
 Each family is a list of (pattern, replacement) on the path of a torch module; the first pattern that matches the whole
-path wins, and a path that none matches keeps its name. Our paths join modules by ``/``.
+path wins, and a path that none matches keeps its name. Our paths join modules by ``/``. Read backwards, the first
+replacement that gives our path wins, and of several patterns for it torchvision's stands first. Groups hold no groups.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -38,7 +40,7 @@ _ALEXNET: Rules = [
 _DENSENET: Rules = [
     (r"features\.denseblock(\d)\.denselayer(\d+)\.(\w+)", r"denseblock\1_denselayer\2/\3"),
     (r"features\.transition(\d)\.(norm|conv)", r"transition\1_\2"),
-    (r"features\.(\w+)", r"\1"),
+    (r"features\.(conv0|norm\d)", r"\1"),
 ]
 _GOOGLENET: Rules = [
     (r"inception(\w\w)\.branch([23])\.0\.(conv|bn)", r"inception\1/branch\2_reduce/\3"),
@@ -68,6 +70,20 @@ def our_path(model: linen.Module, torch_path: str) -> str:
     return torch_path.replace(".", "/")
 
 
+def torch_path(model: linen.Module, our_path: str) -> str:
+    """Path of the torch module that holds what we keep at ``our_path``: torchvision's, or timm's where it has none."""
+    for pattern, replacement in rules(model):
+        for one in re.split(r"\|(?![^()]*\))", pattern):
+            groups = re.findall(r"\([^()]*\)", one)
+            numbers = [int(number) for number in re.findall(r"\\(\d)", replacement)]
+            ours = re.sub(r"\\(\d)", lambda found, of=groups: of[int(found[1]) - 1].replace(r"\.", "/"), replacement)
+            if match := re.fullmatch(ours, our_path):
+                values, count = dict(zip(numbers, match.groups(), strict=True)), itertools.count(1)
+                path = re.sub(r"\([^()]*\)", lambda _, of=values, at=count: of[next(at)], one)
+                return path.replace("\\", "").replace("/", ".")
+    return our_path.replace("/", ".")
+
+
 def rules(model: linen.Module) -> Rules:
     """The renamings of a network's family; empty when torch has no such family."""
     if isinstance(model, ResNet):
@@ -81,7 +97,7 @@ def rules(model: linen.Module) -> Rules:
     if isinstance(model, VGG):
         return list(_vgg(model))
     if isinstance(model, ConvNeXt):
-        return _CONVNEXT + list(_convnext(model))
+        return list(_convnext(model)) + _CONVNEXT
     if isinstance(model, MobileNet):
         return list(_mobilenet(model))
     return []
@@ -94,6 +110,11 @@ def flattened_side(model: linen.Module, ours: str) -> int:
     if ours != "fc6":
         return 1
     return model.pooled if isinstance(model, VGG) else 6 if isinstance(model, AlexNet) else 1
+
+
+def is_convolution(model: linen.Module, ours: str) -> bool:
+    """Whether torch writes a dense layer of ours as a convolution of one pixel."""
+    return "se" in ours.split("/") or (isinstance(model, ResNet) and model.block.startswith("preact") and ours == "fc")
 
 
 def _resnet_v2(model: ResNet) -> Iterator[tuple[str, str]]:
@@ -140,20 +161,13 @@ def _mobilenet(model: MobileNet) -> Iterator[tuple[str, str]]:
     last = len(model.rows) + 1 if model.squeeze else sum(row[2] for row in model.rows) + 1
     yield rf"features\.{last}\.0|conv_head", "head/conv"
     yield rf"features\.{last}\.1|bn2", "head/bn"
-    yield r"classifier(\.1)?", "fc"
+    yield r"classifier\.1|classifier", "fc"
     number = 0
     for stage, (expand, _, repeats, _, _) in enumerate(model.rows, start=1):
         parts = ["expand", "depthwise", "project"] if expand != 1 else ["depthwise", "project"]
         for i in range(repeats):
             number += 1
             here, timm = f"stage{stage}_{i}", rf"blocks\.{stage - 1}\.{i}"
-            yield rf"{timm}\.conv_dw", f"{here}/depthwise/conv"
-            for k, part in enumerate(parts, start=1):
-                yield rf"{timm}\.bn{k}", f"{here}/{part}/bn"
-            yield rf"{timm}\.conv_pwl", f"{here}/project/conv"
-            yield rf"{timm}\.conv_pw", f"{here}/{'expand' if expand != 1 else 'project'}/conv"
-            yield rf"{timm}\.se\.conv_reduce", f"{here}/se/fc1"
-            yield rf"{timm}\.se\.conv_expand", f"{here}/se/fc2"
             if model.squeeze:
                 where = rf"features\.{stage}\.{i}\.block"
                 yield rf"{where}\.{len(parts) - 1}\.(fc\d)", rf"{here}/se/\1"
@@ -168,3 +182,10 @@ def _mobilenet(model: MobileNet) -> Iterator[tuple[str, str]]:
                     yield rf"{where}\.{k}\.1", f"{here}/{part}/bn"
                 yield rf"{where}\.{len(parts) - 1}", f"{here}/project/conv"
                 yield rf"{where}\.{len(parts)}", f"{here}/project/bn"
+            yield rf"{timm}\.conv_dw", f"{here}/depthwise/conv"
+            for k, part in enumerate(parts, start=1):
+                yield rf"{timm}\.bn{k}", f"{here}/{part}/bn"
+            yield rf"{timm}\.conv_pwl", f"{here}/project/conv"
+            yield rf"{timm}\.conv_pw", f"{here}/{'expand' if expand != 1 else 'project'}/conv"
+            yield rf"{timm}\.se\.conv_reduce", f"{here}/se/fc1"
+            yield rf"{timm}\.se\.conv_expand", f"{here}/se/fc2"

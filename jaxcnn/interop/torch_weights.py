@@ -1,4 +1,4 @@
-"""Weights from torch: a state dict of numpy arrays becomes our variables. No torch is needed."""
+"""Weights from torch and for torch: a state dict of numpy arrays is our variables by other names. No torch is needed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from flax import linen, traverse_util
 
 from jaxcnn import rng, tree
 from jaxcnn.errors import UsageError
-from jaxcnn.interop.torch_names import flattened_side, our_path, rules
+from jaxcnn.interop.torch_names import flattened_side, is_convolution, our_path, rules, torch_path
 from jaxcnn.models.registry import create_model, input_shape
 
 _LEAVES = {  # what torch calls a leaf -> collection and name of ours, for layers with a kernel and for norms
@@ -38,7 +38,7 @@ def from_torch(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> di
       ValueError: the family has no twin in torch, or entries are missing, superfluous or misshapen: all are listed.
     """
     arrays = {key: np.asarray(value) for key, value in state_dict.items() if not key.endswith("num_batches_tracked")}
-    if not rules(create_model(name, 1, **overrides)):
+    if not has_twin(name, **overrides):
         raise UsageError(f"from_torch: {name!r} has no twin in torchvision or timm")
     model = create_model(name, _count_classes(name, arrays, overrides), **overrides)
     if any(key.startswith("aux") for key in arrays) and "aux" not in overrides:
@@ -64,6 +64,35 @@ def from_torch(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> di
         raise UsageError(f"from_torch: {len(problems)} entries do not fit {name}: {listed}")
     variables = traverse_util.unflatten_dict({key: jnp.array(found[key], jnp.float32) for key in wanted}, sep="/")
     return {"batch_stats": {}, **variables}
+
+
+def has_twin(name: str, **overrides: Any) -> bool:
+    """Whether torchvision or timm has the network's family."""
+    return bool(rules(create_model(name, 1, **overrides)))
+
+
+def to_torch(name: str, variables: Mapping[str, Any], **overrides: Any) -> dict[str, np.ndarray]:
+    """What ``from_torch`` reads; ``load_state_dict`` of the network's twin takes it: torchvision's, else timm's.
+
+    Args:
+      name, overrides: the network, as in ``create_model``.
+      variables: ``{"params": ..., "batch_stats": ...}``.
+
+    Raises:
+      ValueError: the family has no twin in torch.
+    """
+    model = create_model(name, num_classes(name, variables), **overrides)
+    if not has_twin(name, **overrides):
+        raise UsageError(f"to_torch: {name!r} has no twin in torchvision or timm")
+    leaves = {pair: leaf for leaf, pairs in reversed(_LEAVES.items()) for pair in pairs}
+    found = {}
+    for key, array in tree.named_leaves(variables).items():
+        collection, _, path = key.partition("/")
+        ours, _, leaf = path.rpartition("/")
+        theirs = torch_path(model, ours)
+        array = _convert_back(np.asarray(array, np.float32), flattened_side(model, ours), is_convolution(model, ours))
+        found[f"{theirs}.{leaves[collection, leaf]}"] = array[:, None, None] if leaf == "layer_scale" else array
+    return found
 
 
 def num_classes(name: str, variables: Mapping[str, Any]) -> int:
@@ -121,3 +150,14 @@ def _convert(array: np.ndarray, shape: tuple[int, ...], side: int) -> np.ndarray
     elif len(shape) == 1:
         array = array.reshape(-1)
     return array if array.shape == shape else None
+
+
+def _convert_back(array: np.ndarray, side: int, convolution: bool) -> np.ndarray:
+    """Our layout to torch's, of kernels: HWIO -> OIHW, IO -> OI, or OI11 where torch has a convolution of one pixel."""
+    if array.ndim == 4:
+        return array.transpose(3, 2, 0, 1)
+    if array.ndim == 2 and side > 1:
+        array = array.reshape(side, side, -1, array.shape[1]).transpose(2, 0, 1, 3).reshape(array.shape)
+    if array.ndim != 2:
+        return array
+    return array.T[:, :, None, None] if convolution else array.T

@@ -31,6 +31,8 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     A stride sets the pixels of y apart. Rows of x that no window reaches are cut off first.
     """
     reached = [(n - 1) * s + k for n, s, k in zip(geometry.result, geometry.stride, geometry.kernel, strict=True)]
+    if any(r <= before for r, (before, _) in zip(reached, geometry.padding, strict=True)):
+        return jnp.zeros((*geometry.kernel, x.shape[3], y.shape[3]), x.dtype)  # no window reaches the image
     ends = [r - n - before for r, n, (before, _) in zip(reached, geometry.image, geometry.padding, strict=True)]
     x = padded(x, [(0, min(after, 0)) for after in ends])
     x, y = lax.optimization_barrier((x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)))

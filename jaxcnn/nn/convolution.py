@@ -138,7 +138,7 @@ def _pixels(x: Array, geometry: Geometry) -> Array:
     """What each kernel of ``_dot`` sees, as a row."""
     if geometry.kernel == (1, 1):
         return x[:, :: geometry.stride[0], :: geometry.stride[1]].reshape(-1, x.shape[3])
-    return x.reshape(x.shape[0], -1)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def _halved(y: Array, w: Array) -> Array:
@@ -166,18 +166,18 @@ def _folded(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
 
     def image(x: Array) -> Array:
         right = fold * folded.image[1] - geometry.image[1] - left
-        return padded(x, [(0, 0), (left, right)]).reshape(*x.shape[:2], folded.image[1], -1)
+        return padded(x, [(0, 0), (left, right)]).reshape(*x.shape[:2], folded.image[1], fold * x.shape[3])
 
     def kernels(w: Array) -> Array:
         whole = _side_by_side(w, fold, fold * across)
         return whole.reshape(w.shape[0], across, fold * w.shape[2], fold * w.shape[3])
 
     def result(y: Array) -> Array:
-        return padded(y, [(0, 0), (0, fold * blocks - width)]).reshape(*y.shape[:2], blocks, -1)
+        return padded(y, [(0, 0), (0, fold * blocks - width)]).reshape(*y.shape[:2], blocks, fold * y.shape[3])
 
     if of == "y":
         y = _native(image(a), kernels(b), folded)
-        return y.reshape(a.shape[0], geometry.result[0], fold * blocks, -1)[:, :, :width]
+        return y.reshape(a.shape[0], geometry.result[0], fold * blocks, b.shape[3])[:, :, :width]
     missing = jax.ShapeDtypeStruct(_shape(of, a.shape, b.shape, geometry), a.dtype)
     if of == "x":
         return jax.linear_transpose(image, missing)(canonical.image_gradient(result(a), kernels(b), folded))[0]
@@ -201,7 +201,7 @@ def _windows(of: Product, a: Array, b: Array, geometry: Geometry) -> Array:
 
     if of == "y":
         y = windows(a) @ kernels(b)
-        return y.reshape(a.shape[0], geometry.result[0], neighbours * blocks, -1)[:, :, :width]
+        return y.reshape(a.shape[0], geometry.result[0], neighbours * blocks, b.shape[3])[:, :, :width]
     y = padded(b, [(0, 0), (0, neighbours * blocks - width)]).reshape(-1, neighbours * b.shape[3])
     missing = jax.ShapeDtypeStruct(_shape(of, a.shape, b.shape, geometry), a.dtype)
     return jax.linear_transpose(kernels, missing)(_summed(windows(a), y))[0]
@@ -227,7 +227,7 @@ def _banded(y: Array, w: Array, geometry: Geometry) -> Array:
         first, last = max(0, start + left - kernel[1] + 1), min(columns, end + left)  # pixels of y that saw this half
         ends = [(j - left - start, end + left - j - kernel[1]) for j in range(first, last)]
         band = jnp.stack([padded(w, [moved, (0, 0)]) for moved in ends], 3).reshape(-1, (last - first) * w.shape[3])
-        share = y[:, :, first:last].reshape(y.shape[0] * rows, -1) @ band.T
+        share = y[:, :, first:last].reshape(y.shape[0] * rows, band.shape[1]) @ band.T
         shares.append(share.reshape(-1, rows, kernel[0], (end - start) * w.shape[2]))
     ends = [(i - top, height - rows - i + top) for i in range(kernel[0])]
 

@@ -1,6 +1,7 @@
 """Pooling as pure functions: per channel, nothing to learn. Images are ``[B, H, W, C]``."""
 
 import functools
+import math
 import operator
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import jaxcnn.nn.channelwise as channelwise
 import jaxcnn.nn.linear as linear
 from jaxcnn.errors import UsageError
 from jaxcnn.nn.functional import Padding, Pair, as_padding, as_pair, at_least_float32, conv_output_size
+from jaxcnn.nn.geometry import padded
 from jaxcnn.typing import Array
 
 
@@ -39,18 +41,23 @@ def avg_pool2d(
     of real pixels in the window.
     """
     window, stride, pads = _checked(x, window, stride, padding)
-    rows, columns = window
-    _, H, W, _ = x.shape
-    if stride == window and pads == ((0, 0), (0, 0)) and H % rows == W % columns == 0:
-        mean: Array = BLOCK_MEAN.bind(x, window=window)
-        return mean
+    # Padded here, and cut off what no window reaches: XLA's own windows over a matrix product, fused with it, give wrong sums
+    # with padding on a CPU, and write beyond their memory where they leave out a part of the product.
+    rests = [(n + sum(ends) - k) % s for n, ends, k, s in zip(x.shape[1:3], pads, window, stride, strict=True)]
+    ends = [(before, after - rest) for (before, after), rest in zip(pads, rests, strict=True)]
 
-    def total(x: Array) -> Array:
-        padding = ((0, 0), *pads, (0, 0))
-        return lax.reduce_window(x, np.float32(0), lax.add, (1, *window, 1), (1, *stride, 1), padding)
+    def mean(x: Array) -> Array:
+        x = padded(x, ends)
+        if stride == window:
+            return BLOCK_MEAN.bind(x, window=window)
+        x = at_least_float32(x)  # a sum needs the digits
+        total = lax.reduce_window(x, np.asarray(0, x.dtype), lax.add, (1, *window, 1), (1, *stride, 1), "VALID")
+        return total / math.prod(window)
 
-    count = rows * columns if count_padding else total(jnp.ones((1, H, W, 1), jnp.float32))
-    return (total(x.astype(jnp.float32)) / count).astype(x.dtype)  # a sum needs the digits
+    if count_padding or pads == ((0, 0), (0, 0)):
+        return mean(x).astype(x.dtype)
+    on_image = mean(jnp.ones((1, *x.shape[1:3], 1), jnp.float32))
+    return (mean(at_least_float32(x)) / on_image).astype(x.dtype)
 
 
 def adaptive_avg_pool2d(x: Array, size: int) -> Array:
