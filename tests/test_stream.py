@@ -397,6 +397,16 @@ def test_a_cache_that_cannot_hold_the_split_is_refused(monkeypatch):
         Cached(Photographs(), Memory(), 36, 3)
 
 
+def test_what_a_cache_holds_already_needs_no_room(tmp_path, monkeypatch):
+    kept = Cached(Photographs(), Disk(tmp_path), 36, 3)
+    for index in range(30):
+        kept.read(index)
+    monkeypatch.setattr(Disk, "free", lambda self: 40_000)  # for 7 images of 5,184 bytes, not for 37
+    assert len(Cached(Photographs(), Disk(tmp_path), 36, 3)) == 37
+    with pytest.raises(UsageError, match=r"data\.cache: 37 images"):
+        Cached(Photographs(), Disk(tmp_path / "empty"), 36, 3)
+
+
 @pytest.mark.parametrize("where", ["ram", "disk"])
 def test_a_run_with_a_cache_can_be_stopped_and_resumed(tiny, tmp_path, where):
     config = replace(tiny, {**own_images(tmp_path / "images"), "steps": 9, "data.cache": where})

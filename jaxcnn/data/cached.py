@@ -31,6 +31,10 @@ class Store(Protocol):
         """Bytes that it can take."""
         ...
 
+    def held(self) -> int:
+        """Number of images that are there already."""
+        ...
+
 
 class Memory:
     """The host's memory."""
@@ -46,6 +50,9 @@ class Memory:
 
     def free(self) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def held(self) -> int:
+        return len(self._held)
 
 
 class Disk:
@@ -80,6 +87,9 @@ class Disk:
     def free(self) -> int:
         return shutil.disk_usage(self._folder).free
 
+    def held(self) -> int:
+        return sum(name.isdigit() for _, _, names in os.walk(self._folder) for name in names)
+
     def _path(self, index: int) -> pathlib.Path:
         return self._folder / str(index // 1000) / str(index)
 
@@ -94,16 +104,18 @@ class Cached:
       channels: 1 or 3.
 
     Raises:
-      UsageError: the store is too small for all of them.
+      UsageError: the store is too small for those that are not in it yet.
     """
 
     def __init__(self, records: Records, store: Store, length: int, channels: int):
         self._records, self._store, self._length, self._channels = records, store, length, channels
-        need = round(len(records) * length * length * _USUAL_SHAPE * channels)
-        if need > store.free():
+        each, missing = round(length * length * _USUAL_SHAPE * channels), len(records)
+        if missing * each > store.free():
+            missing -= store.held()  # counted only where it matters: there may be a million files
+        if (need := missing * each) > store.free():
             raise UsageError(
-                f"data.cache: {len(records):,} images with a shorter side of {length} take about {need / 1e9:,.3g} GB, more than "
-                f"the {store.free() / 1e9:,.3g} GB that are there; use a part of the split, or data.cache=none"
+                f"data.cache: {missing:,} images with a shorter side of {length} take about {need / 1e9:,.3g} GB, more than the "
+                f"{store.free() / 1e9:,.3g} GB that are there; make room, use a part of the split, or data.cache=none"
             )
 
     def __len__(self) -> int:
