@@ -1,6 +1,7 @@
 """Datasets: digits from our builder, mnist from the official one, splits, caches, damage."""
 
 import io
+import resource
 import shutil
 import sys
 import threading
@@ -109,6 +110,19 @@ def test_a_damaged_cache_is_made_anew():
         after = source.load(DIGITS, "test")
         np.testing.assert_array_equal(after.images, before.images, err_msg=damage)
         np.testing.assert_array_equal(after.labels, before.labels, err_msg=damage)
+
+
+def test_a_full_disk_leaves_nothing_in_the_cache():
+    folder, limits = cache_dir() / "decoded", resource.getrlimit(resource.RLIMIT_FSIZE)
+    source.load(DIGITS, "test")  # so that they are prepared
+    shutil.rmtree(folder, ignore_errors=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        examples = source.load(DIGITS, "test")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(examples) == 297
+    assert not list(folder.iterdir())
 
 
 def test_two_readers_at_once():

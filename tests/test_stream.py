@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 import sys
 
 import jax
@@ -395,6 +396,19 @@ def test_a_cache_that_cannot_hold_the_split_is_refused(monkeypatch):
     monkeypatch.setattr(Memory, "free", lambda self: 10_000)
     with pytest.raises(UsageError, match=r"37 images with a shorter side of 36 take about .* GB"):
         Cached(Photographs(), Memory(), 36, 3)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    records, limits = Photographs(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept = Cached(records, Disk(tmp_path), 36, 3)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        small = kept.read(0).image
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    np.testing.assert_array_equal(kept.read(0).image, small)
+    assert (tmp_path / "0" / "0").is_file()
 
 
 def test_what_a_cache_holds_already_needs_no_room(tmp_path, monkeypatch):

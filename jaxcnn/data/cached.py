@@ -1,12 +1,14 @@
 """Photographs kept decoded and scaled down, in memory or on disk, so that later epochs need not decode them again."""
 
+import contextlib
 import os
 import pathlib
 import shutil
 import struct
 import tempfile
 import zlib
-from typing import Protocol
+from collections.abc import Iterator
+from typing import IO, Protocol
 
 import numpy as np
 
@@ -16,6 +18,16 @@ from jaxcnn.errors import UsageError
 
 _HEADER = struct.Struct("<IIIiI")  # rows, columns, channels, label, CRC-32 of the pixels
 _USUAL_SHAPE = 4 / 3  # longer over shorter side of a photograph, for estimates
+
+
+@contextlib.contextmanager
+def kept_file(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """A file of a cache, to be written: readers see the whole of it or none, and nothing stays of one that failed."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, suffix=".tmp") as folder:
+        with pathlib.Path(folder, "new").open("wb") as file:
+            yield file
+        os.replace(file.name, path)
 
 
 class Store(Protocol):
@@ -74,15 +86,9 @@ class Disk:
         return pixels.reshape(rows, columns, channels), label
 
     def put(self, index: int, pixels: np.ndarray, label: int) -> None:
-        path = self._path(index)
-        try:
-            path.parent.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-                file.write(_HEADER.pack(*pixels.shape, label, zlib.crc32(pixels.data)))
-                file.write(pixels.data)
-            os.replace(file.name, path)
-        except OSError:  # a full disk costs time, not the run
-            return
+        with contextlib.suppress(OSError), kept_file(self._path(index)) as file:  # a full disk costs time, not the run
+            file.write(_HEADER.pack(*pixels.shape, label, zlib.crc32(pixels.data)))
+            file.write(pixels.data)
 
     def free(self) -> int:
         return shutil.disk_usage(self._folder).free

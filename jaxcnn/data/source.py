@@ -2,17 +2,15 @@
 
 import contextlib
 import hashlib
-import os
 import pathlib
 import re
 import shutil
-import tempfile
 import zlib
 
 import numpy as np
 
 from jaxcnn.data import catalog, folder, npz, prepared
-from jaxcnn.data.cached import Cached, Disk, Memory
+from jaxcnn.data.cached import Cached, Disk, Memory, kept_file
 from jaxcnn.data.catalog import Dataset
 from jaxcnn.data.reader import UNREADABLE, Examples, Reader
 from jaxcnn.data.records import ArrayRecords, Arrays, Joined, Records
@@ -171,13 +169,8 @@ def _read_cache(path: pathlib.Path, num_examples: int, image_shape: tuple[int, .
 def _write_cache(path: pathlib.Path, examples: Examples) -> None:
     flat = np.concatenate([examples.images.ravel(), examples.labels.astype("<i4").view(np.uint8)])
     crc = np.array([zlib.crc32(flat.data)], "<u4").view(np.uint8)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            np.save(file, np.concatenate([flat, crc]))
-        os.replace(file.name, path)  # readers see the whole file or none
-    except OSError:  # a full or read-only cache costs time, not the run
-        return
+    with contextlib.suppress(OSError), kept_file(path) as file:  # a full or read-only cache costs time, not the run
+        np.save(file, np.concatenate([flat, crc]))
 
 
 def _fake(dataset: Dataset, num_examples: int) -> Arrays:
