@@ -21,8 +21,10 @@ from jaxcnn.data.records import Record
 from jaxcnn.data.resident import Resident
 from jaxcnn.data.stream import Stream
 from jaxcnn.errors import DataError, Preempted, UsageError
+from jaxcnn.evaluate import evaluate
 from jaxcnn.loop import run
 from jaxcnn.metrics import means
+from jaxcnn.rundir import BadRecords, RunDir
 from jaxcnn.task import build
 
 RESIZED = AugmentConfig(crop="resized")
@@ -181,6 +183,40 @@ def test_evaluation_masks_what_cannot_be_read():
     ]
     assert labels == list(range(1, 36))
     assert sorted(found.bad) == [0, 36]
+
+
+def counted(_, batch):
+    return {"count": batch["mask"].sum(), "labels": batch["label"].sum(where=batch["mask"])}
+
+
+def test_what_a_run_has_left_out_stays_out_when_it_is_readable_again(tmp_path):
+    (tmp_path / "bad_records.json").write_text('{"test": {"3": "3.jpg: cut"}}')
+    mended = stream(Photographs(), max_bad=1)
+    BadRecords(RunDir(tmp_path), {"test": mended.bad})
+    assert evaluate(counted, {}, mended, 16) == {"eval_labels": (sum(range(37)) - 3) / 36}
+    found = taken(mended, 5)
+    assert (found["label"][found["example"] == 3] == -1).all()
+    strict = stream(Photographs())
+    BadRecords(RunDir(tmp_path), {"test": strict.bad})
+    with pytest.raises(DataError, match=r"3\.jpg: cut.*max_bad_records=0 must be >= 1"):
+        taken(strict, 5)
+
+
+def test_a_record_that_ends_a_run_may_be_mended():
+    records = Photographs(bad=[3])
+    found = stream(records, max_bad=0)
+    with pytest.raises(DataError, match="record 3"):
+        list(found.eval_batches(16))
+    records.bad.clear()
+    assert evaluate(counted, {}, found, 16) == {"eval_labels": sum(range(37)) / 37}
+    found.close()
+
+
+def test_an_evaluation_without_a_readable_example_is_an_error():
+    found = stream(Photographs(5, bad=range(5)), max_bad=5)
+    with pytest.raises(DataError, match=r"none of the 5 examples to evaluate on can be read \(photographs: record"):
+        evaluate(counted, {}, found, 16)
+    found.close()
 
 
 def test_a_label_out_of_range_is_an_error():

@@ -59,10 +59,18 @@ class Reader:
         Raises:
           DataError: names the record, its file and what is wrong with it.
         """
-        try:
-            return self._write(self._records.read(index), out, choose)
-        except DataError as error:
-            return self._leave_out(index, out, error)
+        if index not in self.bad:  # one left out stays out, mended or not: each start of a run has the same examples
+            try:
+                return self._write(self._records.read(index), out, choose)
+            except DataError as error:
+                self._note(index, error)
+        elif self._max_bad < len(self.bad):
+            raise DataError(
+                f"{self.bad[index]}; this run has left it out, with others: data.max_bad_records={self._max_bad} must be >= "
+                f"{len(self.bad)}"
+            )
+        out[:] = 0
+        return UNREADABLE
 
     def read_all(self) -> Examples:
         """The whole split."""
@@ -102,13 +110,12 @@ class Reader:
         out[:] = pixels if same else image.fit(pixels, out.shape[0], self._fit)
         return label
 
-    def _leave_out(self, index: int, out: np.ndarray, error: DataError) -> int:
+    def _note(self, index: int, error: DataError) -> None:
         self.bad[index] = str(error)
         if len(self.bad) > self._max_bad:
+            del self.bad[index]  # it ends the run, and may be mended
             if self._max_bad:
                 error = DataError(
                     f"{error}; with it more than data.max_bad_records={self._max_bad} records are unreadable"
                 )
             raise error
-        out[:] = 0
-        return UNREADABLE
