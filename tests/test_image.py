@@ -201,6 +201,15 @@ def test_a_header_that_promises_too_much_says_so(name):
         image.decode(DAMAGED[name], 3, "x")
 
 
+@pytest.mark.parametrize("shape", [(60_000, 1), (1, 60_000)])
+@pytest.mark.parametrize("how", ["crop", "square"])
+def test_a_thin_image_is_refused_before_it_is_made_larger(monkeypatch, shape, how):
+    monkeypatch.setattr(image, "resize", lambda *arguments: pytest.fail("it was resized"))
+    pixels = image.decode(encoded(np.zeros(shape, np.uint8), "png"), 3, "x")
+    with pytest.raises(DataError, match=r"thin\.png: (60000 x 1|1 x 60000) pixels .* above the limit of 50,000,000"):
+        image.fit(pixels, 224, how, "thin.png")
+
+
 def test_any_byte_changed_gives_an_image_or_a_data_error():
     rng = np.random.default_rng(0)
     out = np.empty((16, 16, 3), np.uint8)

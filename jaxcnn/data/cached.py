@@ -133,7 +133,7 @@ class Cached:
         stored, label, name = self._records.read(index)
         pixels = image.decode(stored, self._channels, name) if isinstance(stored, bytes) else stored
         if min(pixels.shape[:2]) > self._length:
-            pixels = image.shorter_side(pixels, self._length)
+            pixels = image.shorter_side(pixels, self._length, name)
         pixels = np.ascontiguousarray(pixels)
         self._store.put(index, pixels, label)
         return Record(pixels, label, name)

@@ -148,12 +148,12 @@ def resize(
     return _as_array(_as_image(image).resize((columns, rows), filter))
 
 
-def fit(image: np.ndarray, size: int, how: str) -> np.ndarray:
+def fit(image: np.ndarray, size: int, how: str, what: str = "image") -> np.ndarray:
     """Bring a uint8 image ``[H, W, C]`` to ``size`` rows and columns.
 
     ``how`` is "resize" (bicubic, the shape is lost), "crop" (the shorter side to 8/7 of ``size``, bilinear, then the centre:
     the usual evaluation of ImageNet, 256 and 224, equal to torchvision's), "square" (the shorter side to ``size``, then
-    the centre), or "pad" (with 0 on all sides).
+    the centre), or "pad" (with 0 on all sides). DataError names ``what``, see ``shorter_side``.
     """
     rows, columns, _ = image.shape
     if how == "pad":
@@ -164,16 +164,20 @@ def fit(image: np.ndarray, size: int, how: str) -> np.ndarray:
             )
         return np.pad(image, ((top // 2, top - top // 2), (left // 2, left - left // 2), (0, 0)))
     if how in ("crop", "square"):
-        image = shorter_side(image, size * 8 // 7 if how == "crop" else size)
+        image = shorter_side(image, size * 8 // 7 if how == "crop" else size, what)
         top, left = (round((side - size) / 2) for side in image.shape[:2])
         return image[top : top + size, left : left + size]
     return resize(image, size, size)
 
 
-def shorter_side(image: np.ndarray, length: int) -> np.ndarray:
-    """The image with its shorter side ``length`` pixels long (bilinear), its shape kept."""
+def shorter_side(image: np.ndarray, length: int, what: str = "image") -> np.ndarray:
+    """The image with its shorter side ``length`` pixels long (bilinear), its shape kept.
+
+    DataError, which names ``what``, for a thin one that would get more pixels than an image file may have.
+    """
     rows, columns, _ = image.shape
     height, width = (length, length * columns // rows) if rows <= columns else (length * rows // columns, length)
+    _check_pixels(height, width, f"{what}: {columns} x {rows} pixels with the shorter side made {length}")
     return resize(image, height, width, Image.Resampling.BILINEAR)
 
 

@@ -107,7 +107,7 @@ class Reader:
         if not self._dataset.varying and pixels.shape != self._dataset.image_shape:
             raise DataError(f"{name}: image of shape {pixels.shape}, expected {self._dataset.image_shape}")
         same = pixels.shape == out.shape and not self._dataset.varying
-        out[:] = pixels if same else image.fit(pixels, out.shape[0], self._fit)
+        out[:] = pixels if same else image.fit(pixels, out.shape[0], self._fit, name)
         return label
 
     def _note(self, index: int, error: DataError) -> None:
