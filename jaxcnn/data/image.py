@@ -55,13 +55,19 @@ def decode(data: bytes, channels: int, what: str) -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(data))
         _check_pixels(image.height, image.width, what)
+        image = ImageOps.exif_transpose(image)  # before it becomes another one, without EXIF
         if image.mode.startswith("I"):
-            image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+            deep = np.asarray(image)
+            if deep.min() < 0 or deep.max() > 65_535:
+                raise DataError(
+                    f"{what}: pixels from {deep.min()} to {deep.max()}, not of 16 bits; convert it to 8 bits per channel"
+                )
+            image = Image.fromarray((deep >> 8).astype(np.uint8))
         if image.mode == "F":
             raise DataError(f"{what}: F pixels; convert it to 8 bits per channel")
         if image.has_transparency_data:  # what is behind a transparent image is white, as on paper
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        return _as_array(ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB"))
+        return _as_array(image.convert("L" if channels == 1 else "RGB"))
     except UnidentifiedImageError:
         raise DataError(f"{what}: not an image of a known format") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
