@@ -12,6 +12,8 @@ import numpy as np
 
 from jaxcnn.errors import DataError
 
+_AGAIN = "remove {} and prepare the dataset again"
+
 
 class Record(NamedTuple):
     """One example: an image file's bytes or uint8 pixels ``[H, W, C]``, its label, and its name in messages."""
@@ -54,7 +56,7 @@ class ArrayRecords:
         self._readers: dict[int, Any] = {}
         self._opening = threading.Lock()
         if missing := [path for path in self._files if not path.is_file()]:
-            raise DataError(f"{missing[0]} is missing; prepare the dataset again")
+            raise DataError(f"{missing[0]} is missing; {_AGAIN.format(missing[0].parent)}")
         allow_many_files()
 
     def __len__(self) -> int:
@@ -67,7 +69,7 @@ class ArrayRecords:
             (message,) = self._reader(shard).read([place])
         except (OSError, RuntimeError, ValueError, IndexError) as error:
             raise DataError(
-                f"{path}: damaged ArrayRecord file at record {place} ({_first_line(error)}); prepare it again"
+                f"{path}: damaged ArrayRecord file at record {place} ({_first_line(error)}); {_AGAIN.format(path.parent)}"
             ) from None
         return self._parsed(message, f"{path}: record {place}")
 
@@ -88,6 +90,11 @@ class ArrayRecords:
     def stamp(self) -> object:
         return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
 
+    def check(self) -> None:
+        """Open each file. DataError when one is damaged or does not hold as many records as it should."""
+        for shard in range(len(self._files)):
+            self._reader(shard)
+
     def _reader(self, shard: int) -> Any:
         if shard not in self._readers:
             from array_record.python.array_record_module import ArrayRecordReader
@@ -99,10 +106,12 @@ class ArrayRecords:
                     held = reader.num_records()
                 except (OSError, RuntimeError, ValueError) as error:
                     raise DataError(
-                        f"{path}: damaged ArrayRecord file ({_first_line(error)}); prepare it again"
+                        f"{path}: damaged ArrayRecord file ({_first_line(error)}); {_AGAIN.format(path.parent)}"
                     ) from None
                 if held != promised:
-                    raise DataError(f"{path}: {held} records, but dataset_info.json promises {promised}")
+                    raise DataError(
+                        f"{path}: {held} records, but dataset_info.json promises {promised}; {_AGAIN.format(path.parent)}"
+                    )
                 self._readers[shard] = reader
         return self._readers[shard]
 
