@@ -101,6 +101,17 @@ def test_a_folder_that_is_none(tmp_path):
         source.find(f"folder:{tmp_path / 'file'}")
 
 
+@pytest.mark.parametrize(("target", "words"), [("gone.png", "No such file"), ("zzz.png", "symbolic links")])
+def test_a_link_to_nothing_is_a_file_that_cannot_be_read(tmp_path, target, words):
+    folder = make_folder(tmp_path / "data")
+    (folder / "red" / "zzz.png").symlink_to(target)
+    (folder / "loop").symlink_to("loop")
+    dataset = source.find(f"folder:{folder}")
+    with pytest.raises(DataError, match=rf"zzz\.png: .*{words}"):
+        source.load(dataset, "train", size=16)
+    assert sorted(source.load(dataset, "train", size=16, max_bad=1).labels)[:2] == [-1, 0]
+
+
 @pytest.mark.parametrize("style", ["keras", "medmnist"])
 def test_an_npz_file(tmp_path, style):
     name = make_npz(tmp_path / "a.npz", class_names=np.array(["a", "b", "c", "d"]))

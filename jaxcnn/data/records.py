@@ -88,7 +88,7 @@ class ArrayRecords:
         return found
 
     def stamp(self) -> object:
-        return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
+        return [_stamp(path) for path in self._files]
 
     def check(self) -> None:
         """Open each file. DataError when one is damaged or does not hold as many records as it should."""
@@ -147,7 +147,7 @@ class ImageFiles:
         return [self.read(index) for index in range(first, stop)]
 
     def stamp(self) -> object:
-        return [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in self._paths], self._labels
+        return [_stamp(path) for path in self._paths], self._labels
 
 
 class Arrays:
@@ -201,6 +201,13 @@ def allow_many_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < (wanted := hard if hard != resource.RLIM_INFINITY else 65_536):
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65_536), hard))
+
+
+def _stamp(path: pathlib.Path) -> tuple[str, int, int]:
+    try:
+        return str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
+    except (OSError, RuntimeError):  # gone, or a link to itself: reading it says so
+        return str(path), -1, -1
 
 
 def _first_line(error: Exception) -> str:
