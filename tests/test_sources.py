@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from jaxcnn.cli import main as cli
-from jaxcnn.config import AugmentConfig, replace
+from jaxcnn.config import AugmentConfig, ModelConfig, replace
 from jaxcnn.data import catalog, source
 from jaxcnn.errors import DataError, UsageError
 from jaxcnn.loop import run
 from jaxcnn.rundir import RunDir
+from jaxcnn.task import build
 
 COLOURS = {"blue": (0, 0, 200), "green": (0, 200, 0), "red": (200, 0, 0)}
 
@@ -260,6 +261,17 @@ def test_tfds_names_of_the_catalog_are_its_rows(shared_tfds, tmp_path):
         source.find("tfds:emnist/letters", str(tmp_path))
     with pytest.raises(UsageError, match=r"tfds:NAME, folder:PATH or npz:FILE"):
         source.find("tfds:")
+
+
+def test_images_of_a_folder_are_padded_to_any_size_that_holds_them(tmp_path, tiny):
+    name = f"folder:{make_folder(tmp_path / 'data', size=30)}"  # of 30 to 35 rows, 30 columns
+    values = {"data.dataset": name, "data.eval_split": "train", "data.fit": "pad"}
+    tiny = dataclasses.replace(tiny, model=ModelConfig("mlp"))
+    images = build(replace(tiny, {**values, "data.image_size": 36}), 1).load("train").arrays["image"]
+    assert images.shape == (18, 36, 36, 3)
+    assert not np.asarray(images)[:, :, :3].any()
+    with pytest.raises(UsageError, match=r"data\.image_size=32 must be >= 3\d with data\.fit=pad"):
+        build(replace(tiny, {**values, "data.image_size": 32}), 1).load("train")
 
 
 @pytest.mark.parametrize("kind", ["folder", "npz"])
