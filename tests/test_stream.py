@@ -202,6 +202,13 @@ def test_what_a_run_has_left_out_stays_out_when_it_is_readable_again(tmp_path):
         taken(strict, 5)
 
 
+def test_what_is_known_of_a_record_is_not_lost_to_an_older_file(tmp_path):
+    (tmp_path / "bad_records.json").write_text('{"test": {"3": "unreadable", "4": "unreadable"}}')
+    found = {"test": {3: "3.jpg: cut"}}
+    BadRecords(RunDir(tmp_path), found).write()
+    assert json.loads((tmp_path / "bad_records.json").read_text()) == {"test": {"3": "3.jpg: cut", "4": "unreadable"}}
+
+
 def test_a_record_that_ends_a_run_may_be_mended():
     records = Photographs(bad=[3])
     found = stream(records, max_bad=0)
@@ -356,12 +363,17 @@ def test_damaged_images_are_left_out_counted_and_the_run_reproducible(tiny, tmp_
     first = run(config, tmp_path / "one", num_devices=1)
     assert first["bad_records"] == 2
     found = json.loads((tmp_path / "one" / "bad_records.json").read_text())
-    assert sum(map(len, found.values())) == 2
+    reasons = [reason for records in found.values() for reason in records.values()]
+    assert sorted(reason.partition(": not a readable image")[0].rpartition("images/")[2] for reason in reasons) == [
+        "b/7.jpg",
+        "c/20.jpg",
+    ]
     polls = iter([False] * 5 + [True] * 100)
     with pytest.raises(Preempted):
         run(config, tmp_path / "two", num_devices=1, stop=lambda: next(polls))
     second = run(replace(config, {"data.threads": 1}), tmp_path / "two", num_devices=1)
     assert (second["state_digest"], second["bad_records"]) == (first["state_digest"], 2)
+    assert json.loads((tmp_path / "two" / "bad_records.json").read_text()) == found
     rows = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [round(8 * row["step"] / 28, 4) for row in rows]
     with pytest.raises(DataError, match="max_bad_records=1"):

@@ -19,10 +19,11 @@ _AT_ONCE = 512
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Images ``[N, H, W, C]`` uint8 and labels ``[N]`` int32."""
+    """Images ``[N, H, W, C]`` uint8, labels ``[N]`` int32, and by index what is wrong with those labelled ``UNREADABLE``."""
 
     images: np.ndarray
     labels: np.ndarray
+    bad: dict[int, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,7 +92,7 @@ class Reader:
         with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
             for _ in pool.map(read_some, range(0, count, _AT_ONCE)):
                 pass
-        return Examples(images, labels)
+        return Examples(images, labels, self.bad)
 
     def _write(self, record: Record, out: np.ndarray, choose: Callable[[int, int], Box] | None = None) -> int:
         stored, label, name = record

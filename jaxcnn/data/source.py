@@ -1,6 +1,7 @@
 """Where the examples of a dataset come from, and a cache of those that were decoded in bulk."""
 
 import contextlib
+import dataclasses
 import hashlib
 import pathlib
 import re
@@ -143,7 +144,12 @@ def _load(dataset: Dataset, split: str, data_dir: str | None, size: int | None, 
     if examples is None or np.count_nonzero(examples.labels == UNREADABLE) > max_bad:
         examples = reader.read_all()
         _write_cache(path, examples)
-    return examples
+        return examples
+    out = np.empty(reader.image_shape, np.uint8)
+    for index in np.flatnonzero(examples.labels == UNREADABLE).tolist():
+        reader.read(index, out)  # says once more what is wrong
+        reader.bad.setdefault(index, "was unreadable")
+    return dataclasses.replace(examples, bad=reader.bad)
 
 
 def _cache_name(about: str, what: object) -> str:
