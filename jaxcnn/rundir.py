@@ -76,7 +76,10 @@ class BadRecords:
         for found in self._found.values():
             found.update(hosts.union(found))
         if len(self) and hosts.is_first():
-            write_text(self._path, json.dumps(self._found, indent=2) + "\n")
+            found = {
+                split: dict(records) for split, records in self._found.items()
+            }  # readers go on while it is written
+            write_text(self._path, json.dumps(found, indent=2) + "\n")
 
 
 class RunDir:

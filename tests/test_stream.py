@@ -209,6 +209,17 @@ def test_what_is_known_of_a_record_is_not_lost_to_an_older_file(tmp_path):
     assert json.loads((tmp_path / "bad_records.json").read_text()) == {"test": {"3": "3.jpg: cut", "4": "unreadable"}}
 
 
+def test_readers_may_meet_more_while_the_bad_records_are_written(tmp_path):
+    class Growing(dict):
+        def items(self):
+            for item in super().items():
+                self[len(self)] = "met meanwhile"
+                yield item
+
+    BadRecords(RunDir(tmp_path), {"train": Growing({0: "cut"})}).write()
+    assert json.loads((tmp_path / "bad_records.json").read_text()) == {"train": {"0": "cut"}}
+
+
 def test_a_record_that_ends_a_run_may_be_mended():
     records = Photographs(bad=[3])
     found = stream(records, max_bad=0)
