@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen
 
 from jaxcnn import hosts
+from jaxcnn.errors import DataError
 from jaxcnn.flight import Flight
 from jaxcnn.metrics import classification_sums, means
 from jaxcnn.typing import Array, Batch, Sums, Variables
@@ -105,7 +106,10 @@ def evaluate(
     batch_size: int,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """``eval_loss``, ``eval_accuracy`` and ``eval_top5_accuracy`` over a split; empty when ``stop()`` became true."""
+    """``eval_loss``, ``eval_accuracy`` and ``eval_top5_accuracy`` over a split; empty when ``stop()`` became true.
+
+    DataError when not one of its examples can be read.
+    """
     sums, flight = [], Flight()
     for batch in split.eval_batches(batch_size):
         if stop():
@@ -113,8 +117,14 @@ def evaluate(
         sums.append(eval_step(variables, batch))
         flight.add(sums[-1])
     total = {name: sum(np.asarray(part[name], np.float64) for part in jax.device_get(sums)) for name in sums[0]}
-    readable = split.num_examples - len(hosts.union(split.bad))
+    bad = hosts.union(split.bad)
+    readable = split.num_examples - len(bad)
     assert total["count"] == readable, f"evaluated {total['count']:.0f} of {readable} examples"
+    if not readable:
+        reason = next(iter(bad.values()))
+        raise DataError(
+            f"none of the {len(bad)} examples to evaluate on can be read ({reason}); mend them, or name another split"
+        )
     return {f"eval_{name}": value for name, value in means(total).items()}
 
 

@@ -53,14 +53,15 @@ class BadRecords:
 
     Args:
       run_dir: the run directory.
-      found: for each split, what its reader has met: index -> what is wrong. Gets what earlier starts had found.
+      found: for each split, what its reader has met: index -> name and what is wrong. Gets what earlier starts had found.
     """
 
     def __init__(self, run_dir: "RunDir", found: dict[str, dict[int, str]]):
         self._path, self._found = run_dir.bad_records, found
         try:
             for split, records in json.loads(self._path.read_text()).items():
-                found.get(split, {}).update({int(index): reason for index, reason in records.items()})
+                known = found.get(split, {})
+                known.update({int(index): reason for index, reason in records.items() if int(index) not in known})
         except (OSError, ValueError, AttributeError):  # none yet, or damaged: they will be met again
             pass
 
@@ -72,7 +73,10 @@ class BadRecords:
         for found in self._found.values():
             found.update(hosts.union(found))
         if len(self) and hosts.is_first():
-            write_text(self._path, json.dumps(self._found, indent=2) + "\n")
+            found = {
+                split: dict(records) for split, records in self._found.items()
+            }  # readers go on while it is written
+            write_text(self._path, json.dumps(found, indent=2) + "\n")
 
 
 class RunDir:

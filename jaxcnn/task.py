@@ -233,7 +233,7 @@ def build(
     dataset = dataset or source.find(config.data.dataset, config.data.data_dir)
     rows, columns, channels = dataset.image_shape
     size = config.data.image_size
-    if size is not None and config.data.fit == "pad" and size < max(rows, columns):
+    if size is not None and config.data.fit == "pad" and not dataset.varying and size < max(rows, columns):
         raise UsageError(
             f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use data.fit=resize"
         )

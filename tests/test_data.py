@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import shutil
 import sys
 import threading
@@ -126,6 +127,19 @@ def test_without_a_home_images_are_decoded_for_each_run(monkeypatch):
 
     monkeypatch.setattr(source, "cache_dir", no_home)
     np.testing.assert_array_equal(source.load(DIGITS, "test").images, before.images)
+
+
+def test_a_full_disk_leaves_nothing_in_the_cache():
+    folder, limits = cache_dir() / "decoded", resource.getrlimit(resource.RLIMIT_FSIZE)
+    source.load(DIGITS, "test")  # so that they are prepared
+    shutil.rmtree(folder, ignore_errors=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        examples = source.load(DIGITS, "test")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(examples) == 297
+    assert not list(folder.iterdir())
 
 
 def test_two_readers_at_once():

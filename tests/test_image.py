@@ -76,6 +76,45 @@ def test_sixteen_bits_become_eight():
     np.testing.assert_array_equal(image.decode(encoded(deep, "png"), 1, "x")[..., 0], deep >> 8)
 
 
+@pytest.mark.parametrize("values", [(0, 65_536), (-1, 65_535), (70_000, 70_000)])
+def test_more_than_sixteen_bits_are_refused(values):
+    with pytest.raises(DataError, match=f"x: pixels from {values[0]} to {values[1]}, not of 16 bits"):
+        image.decode(encoded(np.array([values], np.int32), "tiff"), 1, "x")
+
+
+def test_sixteen_bits_in_an_image_of_thirty_two_become_eight():
+    deep = np.array([[0, 255, 256, 65_000, 65_535]], np.int32)
+    np.testing.assert_array_equal(image.decode(encoded(deep, "tiff"), 1, "x")[..., 0], deep >> 8)
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+TURNED = {
+    "RGBA": (np.dstack([picture(), noise(ROWS, COLUMNS)]), None),
+    "LA": (np.dstack([picture(channels=1), noise(ROWS, COLUMNS)]), None),
+    "palette": (np.arange(60, dtype=np.uint8).reshape(6, 10), "P"),
+    "16 bits": (noise(ROWS, COLUMNS).astype(np.uint16) << 8, None),
+    "32 bits": (noise(ROWS, COLUMNS).astype(np.int32) << 8, None),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_is_applied_whatever_the_pixels(name, orientation):
+    pixels, mode = TURNED[name]
+    kind = "tiff" if name == "32 bits" else "png"
+    options = {"transparency": 3} if name == "palette" else {}
+    exif = Image.Exif()
+    upright = image.decode(encoded(pixels, kind, mode, **options), 3, "x")
+    exif[0x0112] = orientation
+    ours = image.decode(encoded(pixels, kind, mode, exif=exif, **options), 3, "x")
+    theirs = Image.fromarray(upright)
+    theirs.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(ours, np.asarray(ImageOps.exif_transpose(theirs)))
+
+
 def test_what_is_behind_a_transparent_image_is_white():
     clear = np.dstack([picture(), np.zeros((ROWS, COLUMNS), np.uint8)])
     assert (image.decode(encoded(clear, "png"), 3, "x") == 255).all()
@@ -199,6 +238,15 @@ def test_damaged_files_are_named(monkeypatch, name, fast):
 def test_a_header_that_promises_too_much_says_so(name):
     with pytest.raises(DataError, match="above the limit of 50,000,000"):
         image.decode(DAMAGED[name], 3, "x")
+
+
+@pytest.mark.parametrize("shape", [(60_000, 1), (1, 60_000)])
+@pytest.mark.parametrize("how", ["crop", "square"])
+def test_a_thin_image_is_refused_before_it_is_made_larger(monkeypatch, shape, how):
+    monkeypatch.setattr(image, "resize", lambda *arguments: pytest.fail("it was resized"))
+    pixels = image.decode(encoded(np.zeros(shape, np.uint8), "png"), 3, "x")
+    with pytest.raises(DataError, match=r"thin\.png: (60000 x 1|1 x 60000) pixels .* above the limit of 50,000,000"):
+        image.fit(pixels, 224, how, "thin.png")
 
 
 def test_any_byte_changed_gives_an_image_or_a_data_error():

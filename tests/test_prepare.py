@@ -543,3 +543,23 @@ def test_a_directory_of_another_format_or_of_none(official, tmp_path):
         prepare("mnist", str(tmp_path), manual)
     with pytest.raises(UsageError, match="is a file"):
         prepare("mnist", str(directory / "features.json"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "swapped"])
+def test_a_prepared_dataset_with_a_damaged_file_is_told(official, tmp_path, damage):
+    manual = official("mnist", MNIST)
+    directory = prepare("mnist", str(tmp_path), manual, offline=True).directory
+    train, test = (next(directory.glob(f"mnist-{split}*")) for split in ("train", "test"))
+    if damage == "missing":
+        train.unlink()
+    else:
+        train.write_bytes(test.read_bytes() if damage == "swapped" else train.read_bytes()[:-100])
+    for again in (
+        lambda: prepare("mnist", str(tmp_path), manual, offline=True),
+        lambda: source.load(catalog.find("mnist"), "train", str(tmp_path)),
+    ):
+        with pytest.raises(DataError, match=rf"{train}.*; remove {directory} and prepare the dataset again"):
+            again()
+    shutil.rmtree(directory)
+    assert prepare("mnist", str(tmp_path), manual, offline=True).new
+    assert same_images(tmp_path)

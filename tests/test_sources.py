@@ -1,19 +1,23 @@
 """Datasets that are not in the catalog: any TFDS dataset, folders of images, NumPy archives; and the catalog's own rows."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxcnn.cli import main as cli
-from jaxcnn.config import AugmentConfig, replace
+from jaxcnn.config import AugmentConfig, ModelConfig, replace
 from jaxcnn.data import catalog, source
 from jaxcnn.errors import DataError, UsageError
 from jaxcnn.loop import run
 from jaxcnn.rundir import RunDir
+from jaxcnn.task import build
 
 COLOURS = {"blue": (0, 0, 200), "green": (0, 200, 0), "red": (200, 0, 0)}
 
@@ -101,6 +105,17 @@ def test_a_folder_that_is_none(tmp_path):
         source.find(f"folder:{tmp_path / 'file'}")
 
 
+@pytest.mark.parametrize(("target", "words"), [("gone.png", "No such file"), ("zzz.png", "symbolic links")])
+def test_a_link_to_nothing_is_a_file_that_cannot_be_read(tmp_path, target, words):
+    folder = make_folder(tmp_path / "data")
+    (folder / "red" / "zzz.png").symlink_to(target)
+    (folder / "loop").symlink_to("loop")
+    dataset = source.find(f"folder:{folder}")
+    with pytest.raises(DataError, match=rf"zzz\.png: .*{words}"):
+        source.load(dataset, "train", size=16)
+    assert sorted(source.load(dataset, "train", size=16, max_bad=1).labels)[:2] == [-1, 0]
+
+
 @pytest.mark.parametrize("style", ["keras", "medmnist"])
 def test_an_npz_file(tmp_path, style):
     name = make_npz(tmp_path / "a.npz", class_names=np.array(["a", "b", "c", "d"]))
@@ -130,6 +145,8 @@ def test_an_npz_file(tmp_path, style):
         ({"x_train": np.zeros((40, 12, 12, 2), np.uint8)}, "must be uint8"),
         ({"y_train": np.arange(39)}, "y_train is int64"),
         ({"y_train": np.arange(40) - 1}, "integers >= 0"),
+        ({"y_train": np.arange(40) * 10**5}, "y_train has the label 3900000; .* below 1,000,000"),
+        ({"y_train": np.full(40, 2**64 - 1, np.uint64)}, "y_train has the label 18446744073709551615"),
         ({"y_train": None}, "no y_train"),
         ({"x_train": None, "y_train": None}, "no x_train or train_images"),
         ({"x_test": np.zeros((10, 9, 9), np.uint8)}, "those of train"),
@@ -148,6 +165,57 @@ def test_an_npz_file_that_is_none(tmp_path):
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04junk")
     with pytest.raises(DataError, match="not a NumPy archive"):
         source.find(f"npz:{tmp_path / 'junk.npz'}")
+
+
+def npy(array=None, header=None):
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.zeros((40, 12, 12), np.uint8) if array is None else array)
+    data = file.getvalue()
+    return data if header is None else data[:10] + header.ljust(len(data[10:128]) - 1).encode() + b"\n" + data[128:]
+
+
+def archive(path, member, encrypted=False, method=zipfile.ZIP_DEFLATED):
+    """An archive with one member, x_train.npy; its header may say that it is encrypted, or packed by another method."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("x_train.npy", member)
+    data = bytearray(path.read_bytes())
+    central = data.index(b"PK\x01\x02")
+    for place in (6, central + 8):
+        data[place] |= encrypted
+    for place in (8, central + 10):
+        data[place] = method
+    path.write_bytes(data)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("member", "changed"),
+    [
+        (npy(), {"encrypted": True}),
+        (npy(), {"method": 97}),
+        (npy(header="{'descr': '|u1', 'fortran_order': False, 'shape': (10000000000000000, ), }"), {}),
+        (npy(header="{'descr': '|u1', 'fortran_order': False, 'shape': (4, "), {}),
+        (npy(header="{'descr': '|u1' L(, 'fortran_order': ("), {}),
+        (b"no array", {}),
+    ],
+    ids=["encrypted", "unknown method", "lying header", "cut header", "header of junk", "no array"],
+)
+def test_damaged_npz_files_are_data_errors(tmp_path, member, changed):
+    archive(tmp_path / "a.npz", member, **changed)
+    with pytest.raises(DataError, match=r"a\.npz: (not a NumPy archive|there is no x_train)"):
+        source.find(f"npz:{tmp_path / 'a.npz'}")
+
+
+def test_any_byte_of_an_npz_file_changed_gives_a_dataset_or_a_data_error(tmp_path):
+    path, rng = tmp_path / "a.npz", np.random.default_rng(0)
+    np.savez_compressed(path, x_train=np.zeros((9, 4, 4), np.uint8), y_train=np.arange(9))
+    data = path.read_bytes()
+    for number in range(300):
+        changed = bytearray(data)
+        changed[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        (tmp_path / f"{number}.npz").write_bytes(changed)
+        with contextlib.suppress(DataError):
+            source.find(f"npz:{tmp_path / f'{number}.npz'}")
 
 
 def test_any_prepared_tfds_dataset(tmp_path):
@@ -193,6 +261,17 @@ def test_tfds_names_of_the_catalog_are_its_rows(shared_tfds, tmp_path):
         source.find("tfds:emnist/letters", str(tmp_path))
     with pytest.raises(UsageError, match=r"tfds:NAME, folder:PATH or npz:FILE"):
         source.find("tfds:")
+
+
+def test_images_of_a_folder_are_padded_to_any_size_that_holds_them(tmp_path, tiny):
+    name = f"folder:{make_folder(tmp_path / 'data', size=30)}"  # of 30 to 35 rows, 30 columns
+    values = {"data.dataset": name, "data.eval_split": "train", "data.fit": "pad"}
+    tiny = dataclasses.replace(tiny, model=ModelConfig("mlp"))
+    images = build(replace(tiny, {**values, "data.image_size": 36}), 1).load("train").arrays["image"]
+    assert images.shape == (18, 36, 36, 3)
+    assert not np.asarray(images)[:, :, :3].any()
+    with pytest.raises(UsageError, match=r"data\.image_size=32 must be >= 3\d with data\.fit=pad"):
+        build(replace(tiny, {**values, "data.image_size": 32}), 1).load("train")
 
 
 @pytest.mark.parametrize("kind", ["folder", "npz"])

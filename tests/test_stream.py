@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 import sys
 
 import jax
@@ -20,8 +21,10 @@ from jaxcnn.data.records import Record
 from jaxcnn.data.resident import Resident
 from jaxcnn.data.stream import Stream
 from jaxcnn.errors import DataError, Preempted, UsageError
+from jaxcnn.evaluate import evaluate
 from jaxcnn.loop import run
 from jaxcnn.metrics import means
+from jaxcnn.rundir import BadRecords, RunDir
 from jaxcnn.task import build
 
 RESIZED = AugmentConfig(crop="resized")
@@ -182,6 +185,58 @@ def test_evaluation_masks_what_cannot_be_read():
     assert sorted(found.bad) == [0, 36]
 
 
+def counted(_, batch):
+    return {"count": batch["mask"].sum(), "labels": batch["label"].sum(where=batch["mask"])}
+
+
+def test_what_a_run_has_left_out_stays_out_when_it_is_readable_again(tmp_path):
+    (tmp_path / "bad_records.json").write_text('{"test": {"3": "3.jpg: cut"}}')
+    mended = stream(Photographs(), max_bad=1)
+    BadRecords(RunDir(tmp_path), {"test": mended.bad})
+    assert evaluate(counted, {}, mended, 16) == {"eval_labels": (sum(range(37)) - 3) / 36}
+    found = taken(mended, 5)
+    assert (found["label"][found["example"] == 3] == -1).all()
+    strict = stream(Photographs())
+    BadRecords(RunDir(tmp_path), {"test": strict.bad})
+    with pytest.raises(DataError, match=r"3\.jpg: cut.*max_bad_records=0 must be >= 1"):
+        taken(strict, 5)
+
+
+def test_what_is_known_of_a_record_is_not_lost_to_an_older_file(tmp_path):
+    (tmp_path / "bad_records.json").write_text('{"test": {"3": "unreadable", "4": "unreadable"}}')
+    found = {"test": {3: "3.jpg: cut"}}
+    BadRecords(RunDir(tmp_path), found).write()
+    assert json.loads((tmp_path / "bad_records.json").read_text()) == {"test": {"3": "3.jpg: cut", "4": "unreadable"}}
+
+
+def test_readers_may_meet_more_while_the_bad_records_are_written(tmp_path):
+    class Growing(dict):
+        def items(self):
+            for item in super().items():
+                self[len(self)] = "met meanwhile"
+                yield item
+
+    BadRecords(RunDir(tmp_path), {"train": Growing({0: "cut"})}).write()
+    assert json.loads((tmp_path / "bad_records.json").read_text()) == {"train": {"0": "cut"}}
+
+
+def test_a_record_that_ends_a_run_may_be_mended():
+    records = Photographs(bad=[3])
+    found = stream(records, max_bad=0)
+    with pytest.raises(DataError, match="record 3"):
+        list(found.eval_batches(16))
+    records.bad.clear()
+    assert evaluate(counted, {}, found, 16) == {"eval_labels": sum(range(37)) / 37}
+    found.close()
+
+
+def test_an_evaluation_without_a_readable_example_is_an_error():
+    found = stream(Photographs(5, bad=range(5)), max_bad=5)
+    with pytest.raises(DataError, match=r"none of the 5 examples to evaluate on can be read \(photographs: record"):
+        evaluate(counted, {}, found, 16)
+    found.close()
+
+
 def test_a_label_out_of_range_is_an_error():
     class Wrong(Photographs):
         def read(self, index):
@@ -319,12 +374,17 @@ def test_damaged_images_are_left_out_counted_and_the_run_reproducible(tiny, tmp_
     first = run(config, tmp_path / "one", num_devices=1)
     assert first["bad_records"] == 2
     found = json.loads((tmp_path / "one" / "bad_records.json").read_text())
-    assert sum(map(len, found.values())) == 2
+    reasons = [reason for records in found.values() for reason in records.values()]
+    assert sorted(reason.partition(": not a readable image")[0].rpartition("images/")[2] for reason in reasons) == [
+        "b/7.jpg",
+        "c/20.jpg",
+    ]
     polls = iter([False] * 5 + [True] * 100)
     with pytest.raises(Preempted):
         run(config, tmp_path / "two", num_devices=1, stop=lambda: next(polls))
     second = run(replace(config, {"data.threads": 1}), tmp_path / "two", num_devices=1)
     assert (second["state_digest"], second["bad_records"]) == (first["state_digest"], 2)
+    assert json.loads((tmp_path / "two" / "bad_records.json").read_text()) == found
     rows = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [round(8 * row["step"] / 28, 4) for row in rows]
     with pytest.raises(DataError, match="max_bad_records=1"):
@@ -395,6 +455,29 @@ def test_a_cache_that_cannot_hold_the_split_is_refused(monkeypatch):
     monkeypatch.setattr(Memory, "free", lambda self: 10_000)
     with pytest.raises(UsageError, match=r"37 images with a shorter side of 36 take about .* GB"):
         Cached(Photographs(), Memory(), 36, 3)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    records, limits = Photographs(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept = Cached(records, Disk(tmp_path), 36, 3)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        small = kept.read(0).image
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    np.testing.assert_array_equal(kept.read(0).image, small)
+    assert (tmp_path / "0" / "0").is_file()
+
+
+def test_what_a_cache_holds_already_needs_no_room(tmp_path, monkeypatch):
+    kept = Cached(Photographs(), Disk(tmp_path), 36, 3)
+    for index in range(30):
+        kept.read(index)
+    monkeypatch.setattr(Disk, "free", lambda self: 40_000)  # for 7 images of 5,184 bytes, not for 37
+    assert len(Cached(Photographs(), Disk(tmp_path), 36, 3)) == 37
+    with pytest.raises(UsageError, match=r"data\.cache: 37 images"):
+        Cached(Photographs(), Disk(tmp_path / "empty"), 36, 3)
 
 
 @pytest.mark.parametrize("where", ["ram", "disk"])

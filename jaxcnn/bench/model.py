@@ -229,7 +229,7 @@ def _calls(task: Task, batch: dict[str, Any], size: int) -> Callable[[int], Iter
     """``number of updates -> what each call for them takes``; where a call makes several, each reads the images for itself."""
     if size == 1:
         return lambda steps: itertools.repeat(batch, steps)
-    examples = Examples(*(np.asarray(batch[name]) for name in ("image", "label")))
+    examples = Examples(np.asarray(batch["image"]), np.asarray(batch["label"]))
     split = Resident(examples, meshes.everywhere(task.mesh), meshes.rows(task.mesh))
     return lambda steps: (taken for _, taken in execution.calls(split, task.config, 0, steps, size, ()))
 

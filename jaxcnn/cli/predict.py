@@ -45,9 +45,7 @@ def main(arguments: list[str], stop: Stop) -> int:
         run_dir, saved.read_config(run_dir, flags), flags["checkpoint"], run_dir.read_dataset()
     )
 
-    images = np.stack(
-        [_as_trained(image.read_image(file, task.image_shape[2]), task, flags["invert"]) for file in files]
-    )
+    images = np.stack([_as_trained(file, task, flags["invert"]) for file in files])
     predict, size = task.predict_step(), meshes.round_up(min(_BATCH, len(files)), task.mesh)
     padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), np.uint8)])
     chances = [
@@ -62,15 +60,16 @@ def main(arguments: list[str], stop: Stop) -> int:
     return 0
 
 
-def _as_trained(pixels: np.ndarray, task: Task, invert: bool) -> np.ndarray:
-    """An image as the dataset would hold it, then at the size that the network sees."""
+def _as_trained(file: pathlib.Path, task: Task, invert: bool) -> np.ndarray:
+    """An image file as the dataset would hold it, then at the size that the network sees."""
+    pixels = image.read_image(file, task.image_shape[2])
     if not task.dataset.varying:
         pixels = image.resize(pixels, *task.dataset.image_shape[:2])
     pixels = 255 - pixels if invert else pixels
     size, how = task.fit()
     if size is None or (pixels.shape[:2] == (size, size) and not task.dataset.varying):
         return pixels
-    return image.fit(pixels, size, how)
+    return image.fit(pixels, size, how, str(file))
 
 
 def find_images(arguments: list[str]) -> list[pathlib.Path]:

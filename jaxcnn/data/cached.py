@@ -1,12 +1,14 @@
 """Photographs kept decoded and scaled down, in memory or on disk, so that later epochs need not decode them again."""
 
+import contextlib
 import os
 import pathlib
 import shutil
 import struct
 import tempfile
 import zlib
-from typing import Protocol
+from collections.abc import Iterator
+from typing import IO, Protocol
 
 import numpy as np
 
@@ -16,6 +18,16 @@ from jaxcnn.errors import UsageError
 
 _HEADER = struct.Struct("<IIIiI")  # rows, columns, channels, label, CRC-32 of the pixels
 _USUAL_SHAPE = 4 / 3  # longer over shorter side of a photograph, for estimates
+
+
+@contextlib.contextmanager
+def kept_file(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """A file of a cache, to be written: readers see the whole of it or none, and nothing stays of one that failed."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, suffix=".tmp") as folder:
+        with pathlib.Path(folder, "new").open("wb") as file:
+            yield file
+        os.replace(file.name, path)
 
 
 class Store(Protocol):
@@ -29,6 +41,10 @@ class Store(Protocol):
 
     def free(self) -> int:
         """Bytes that it can take."""
+        ...
+
+    def held(self) -> int:
+        """Number of images that are there already."""
         ...
 
 
@@ -46,6 +62,9 @@ class Memory:
 
     def free(self) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def held(self) -> int:
+        return len(self._held)
 
 
 class Disk:
@@ -67,18 +86,15 @@ class Disk:
         return pixels.reshape(rows, columns, channels), label
 
     def put(self, index: int, pixels: np.ndarray, label: int) -> None:
-        path = self._path(index)
-        try:
-            path.parent.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-                file.write(_HEADER.pack(*pixels.shape, label, zlib.crc32(pixels.data)))
-                file.write(pixels.data)
-            os.replace(file.name, path)
-        except OSError:  # a full disk costs time, not the run
-            return
+        with contextlib.suppress(OSError), kept_file(self._path(index)) as file:  # a full disk costs time, not the run
+            file.write(_HEADER.pack(*pixels.shape, label, zlib.crc32(pixels.data)))
+            file.write(pixels.data)
 
     def free(self) -> int:
         return shutil.disk_usage(self._folder).free
+
+    def held(self) -> int:
+        return sum(name.isdigit() for _, _, names in os.walk(self._folder) for name in names)
 
     def _path(self, index: int) -> pathlib.Path:
         return self._folder / str(index // 1000) / str(index)
@@ -94,16 +110,18 @@ class Cached:
       channels: 1 or 3.
 
     Raises:
-      UsageError: the store is too small for all of them.
+      UsageError: the store is too small for those that are not in it yet.
     """
 
     def __init__(self, records: Records, store: Store, length: int, channels: int):
         self._records, self._store, self._length, self._channels = records, store, length, channels
-        need = round(len(records) * length * length * _USUAL_SHAPE * channels)
-        if need > store.free():
+        each, missing = round(length * length * _USUAL_SHAPE * channels), len(records)
+        if missing * each > store.free():
+            missing -= store.held()  # counted only where it matters: there may be a million files
+        if (need := missing * each) > store.free():
             raise UsageError(
-                f"data.cache: {len(records):,} images with a shorter side of {length} take about {need / 1e9:,.3g} GB, more than "
-                f"the {store.free() / 1e9:,.3g} GB that are there; use a part of the split, or data.cache=none"
+                f"data.cache: {missing:,} images with a shorter side of {length} take about {need / 1e9:,.3g} GB, more than the "
+                f"{store.free() / 1e9:,.3g} GB that are there; make room, use a part of the split, or data.cache=none"
             )
 
     def __len__(self) -> int:
@@ -115,7 +133,7 @@ class Cached:
         stored, label, name = self._records.read(index)
         pixels = image.decode(stored, self._channels, name) if isinstance(stored, bytes) else stored
         if min(pixels.shape[:2]) > self._length:
-            pixels = image.shorter_side(pixels, self._length)
+            pixels = image.shorter_side(pixels, self._length, name)
         pixels = np.ascontiguousarray(pixels)
         self._store.put(index, pixels, label)
         return Record(pixels, label, name)

@@ -81,7 +81,8 @@ def _split_folders(path: str) -> dict[str, pathlib.Path]:
 
 
 def _subfolders(folder: pathlib.Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    names = os.listdir(folder)
+    return sorted(name for name in names if (folder / name).is_dir() and not name.startswith("."))
 
 
 def _images(folder: pathlib.Path) -> list[pathlib.Path]:

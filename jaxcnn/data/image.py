@@ -55,13 +55,19 @@ def decode(data: bytes, channels: int, what: str) -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(data))
         _check_pixels(image.height, image.width, what)
+        image = ImageOps.exif_transpose(image)  # before it becomes another one, without EXIF
         if image.mode.startswith("I"):
-            image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+            deep = np.asarray(image)
+            if deep.min() < 0 or deep.max() > 65_535:
+                raise DataError(
+                    f"{what}: pixels from {deep.min()} to {deep.max()}, not of 16 bits; convert it to 8 bits per channel"
+                )
+            image = Image.fromarray((deep >> 8).astype(np.uint8))
         if image.mode == "F":
             raise DataError(f"{what}: F pixels; convert it to 8 bits per channel")
         if image.has_transparency_data:  # what is behind a transparent image is white, as on paper
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        return _as_array(ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB"))
+        return _as_array(image.convert("L" if channels == 1 else "RGB"))
     except UnidentifiedImageError:
         raise DataError(f"{what}: not an image of a known format") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
@@ -148,12 +154,12 @@ def resize(
     return _as_array(_as_image(image).resize((columns, rows), filter))
 
 
-def fit(image: np.ndarray, size: int, how: str) -> np.ndarray:
+def fit(image: np.ndarray, size: int, how: str, what: str = "image") -> np.ndarray:
     """Bring a uint8 image ``[H, W, C]`` to ``size`` rows and columns.
 
     ``how`` is "resize" (bicubic, the shape is lost), "crop" (the shorter side to 8/7 of ``size``, bilinear, then the centre:
     the usual evaluation of ImageNet, 256 and 224, equal to torchvision's), "square" (the shorter side to ``size``, then
-    the centre), or "pad" (with 0 on all sides).
+    the centre), or "pad" (with 0 on all sides). DataError names ``what``, see ``shorter_side``.
     """
     rows, columns, _ = image.shape
     if how == "pad":
@@ -164,16 +170,20 @@ def fit(image: np.ndarray, size: int, how: str) -> np.ndarray:
             )
         return np.pad(image, ((top // 2, top - top // 2), (left // 2, left - left // 2), (0, 0)))
     if how in ("crop", "square"):
-        image = shorter_side(image, size * 8 // 7 if how == "crop" else size)
+        image = shorter_side(image, size * 8 // 7 if how == "crop" else size, what)
         top, left = (round((side - size) / 2) for side in image.shape[:2])
         return image[top : top + size, left : left + size]
     return resize(image, size, size)
 
 
-def shorter_side(image: np.ndarray, length: int) -> np.ndarray:
-    """The image with its shorter side ``length`` pixels long (bilinear), its shape kept."""
+def shorter_side(image: np.ndarray, length: int, what: str = "image") -> np.ndarray:
+    """The image with its shorter side ``length`` pixels long (bilinear), its shape kept.
+
+    DataError, which names ``what``, for a thin one that would get more pixels than an image file may have.
+    """
     rows, columns, _ = image.shape
     height, width = (length, length * columns // rows) if rows <= columns else (length * rows // columns, length)
+    _check_pixels(height, width, f"{what}: {columns} x {rows} pixels with the shorter side made {length}")
     return resize(image, height, width, Image.Resampling.BILINEAR)
 
 

@@ -6,7 +6,6 @@ For each split ``x_SPLIT`` and ``y_SPLIT``, or ``SPLIT_images`` and ``SPLIT_labe
 
 import functools
 import re
-import zipfile
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from jaxcnn.data.catalog import Dataset
 from jaxcnn.data.records import Arrays
 from jaxcnn.errors import DataError, UsageError
 
+_MAX_CLASSES = 10**6  # each gets a name and a logit: a larger label is no class
 _NAMES = (re.compile(r"x_(?P<split>\w+)"), re.compile(r"(?P<split>\w+)_images"))
 
 
@@ -67,6 +67,10 @@ def _arrays(path: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             raise DataError(
                 f"{path}: {key} is {labels.dtype} {labels.shape}; it must be integers >= 0, one for each image"
             )
+        if labels.max() >= _MAX_CLASSES:
+            raise DataError(
+                f"{path}: {key} has the label {labels.max()}; labels are classes from 0 on, below {_MAX_CLASSES:,}"
+            )
         found[split] = images, labels.astype(np.int64)
     if "train" not in found:
         raise DataError(
@@ -82,11 +86,13 @@ def _arrays(path: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def _read(path: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            held = {name: archive[name] for name in archive.files}
     except (FileNotFoundError, IsADirectoryError):
         raise UsageError(f"data.dataset=npz:{path}: there is no such file") from None
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a NumPy archive without pickles ({error})") from None
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds on damage, and on a password
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(f"{path}: not a NumPy archive without pickles ({reason})") from None
+    return {name: array for name, array in held.items() if isinstance(array, np.ndarray)}  # other files are bytes
 
 
 def _class_names(path: str, count: int) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from jaxcnn.console import console, say
 from jaxcnn.data import prepared, standin
 from jaxcnn.data.catalog import CATALOG
-from jaxcnn.data.records import allow_many_files
+from jaxcnn.data.records import ArrayRecords, allow_many_files
 from jaxcnn.environment import cache_dir
 from jaxcnn.errors import DataError, JaxcnnError, UsageError, nearest
 
@@ -146,6 +146,8 @@ def _if_prepared(name: str, directory: pathlib.Path, new: bool) -> Prepared | No
         raise DataError(f"{version} is there, but is no prepared dataset; remove it and start again")
     if (kind := builder.info.file_format.value) != "array_record":
         raise DataError(f"{version} holds {kind} files, and array_record is needed; name another --data_dir")
+    for split in builder.info.splits.values():
+        ArrayRecords([pathlib.Path(path) for path in split.filepaths], split.shard_lengths, ("", "")).check()
     return _described(builder, new)
 
 

@@ -19,10 +19,11 @@ _AT_ONCE = 512
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Images ``[N, H, W, C]`` uint8 and labels ``[N]`` int32."""
+    """Images ``[N, H, W, C]`` uint8, labels ``[N]`` int32, and by index what is wrong with those labelled ``UNREADABLE``."""
 
     images: np.ndarray
     labels: np.ndarray
+    bad: dict[int, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,10 +60,18 @@ class Reader:
         Raises:
           DataError: names the record, its file and what is wrong with it.
         """
-        try:
-            return self._write(self._records.read(index), out, choose)
-        except DataError as error:
-            return self._leave_out(index, out, error)
+        if index not in self.bad:  # one left out stays out, mended or not: each start of a run has the same examples
+            try:
+                return self._write(self._records.read(index), out, choose)
+            except DataError as error:
+                self._note(index, error)
+        elif self._max_bad < len(self.bad):
+            raise DataError(
+                f"{self.bad[index]}; this run has left it out, with others: data.max_bad_records={self._max_bad} must be >= "
+                f"{len(self.bad)}"
+            )
+        out[:] = 0
+        return UNREADABLE
 
     def read_all(self) -> Examples:
         """The whole split."""
@@ -83,7 +92,7 @@ class Reader:
         with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
             for _ in pool.map(read_some, range(0, count, _AT_ONCE)):
                 pass
-        return Examples(images, labels)
+        return Examples(images, labels, self.bad)
 
     def _write(self, record: Record, out: np.ndarray, choose: Callable[[int, int], Box] | None = None) -> int:
         stored, label, name = record
@@ -99,16 +108,15 @@ class Reader:
         if not self._dataset.varying and pixels.shape != self._dataset.image_shape:
             raise DataError(f"{name}: image of shape {pixels.shape}, expected {self._dataset.image_shape}")
         same = pixels.shape == out.shape and not self._dataset.varying
-        out[:] = pixels if same else image.fit(pixels, out.shape[0], self._fit)
+        out[:] = pixels if same else image.fit(pixels, out.shape[0], self._fit, name)
         return label
 
-    def _leave_out(self, index: int, out: np.ndarray, error: DataError) -> int:
+    def _note(self, index: int, error: DataError) -> None:
         self.bad[index] = str(error)
         if len(self.bad) > self._max_bad:
+            del self.bad[index]  # it ends the run, and may be mended
             if self._max_bad:
                 error = DataError(
                     f"{error}; with it more than data.max_bad_records={self._max_bad} records are unreadable"
                 )
             raise error
-        out[:] = 0
-        return UNREADABLE

@@ -12,6 +12,8 @@ import numpy as np
 
 from jaxcnn.errors import DataError
 
+_AGAIN = "remove {} and prepare the dataset again"
+
 
 class Record(NamedTuple):
     """One example: an image file's bytes or uint8 pixels ``[H, W, C]``, its label, and its name in messages."""
@@ -54,7 +56,7 @@ class ArrayRecords:
         self._readers: dict[int, Any] = {}
         self._opening = threading.Lock()
         if missing := [path for path in self._files if not path.is_file()]:
-            raise DataError(f"{missing[0]} is missing; prepare the dataset again")
+            raise DataError(f"{missing[0]} is missing; {_AGAIN.format(missing[0].parent)}")
         allow_many_files()
 
     def __len__(self) -> int:
@@ -67,7 +69,7 @@ class ArrayRecords:
             (message,) = self._reader(shard).read([place])
         except (OSError, RuntimeError, ValueError, IndexError) as error:
             raise DataError(
-                f"{path}: damaged ArrayRecord file at record {place} ({_first_line(error)}); prepare it again"
+                f"{path}: damaged ArrayRecord file at record {place} ({_first_line(error)}); {_AGAIN.format(path.parent)}"
             ) from None
         return self._parsed(message, f"{path}: record {place}")
 
@@ -86,7 +88,12 @@ class ArrayRecords:
         return found
 
     def stamp(self) -> object:
-        return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
+        return [_stamp(path) for path in self._files]
+
+    def check(self) -> None:
+        """Open each file. DataError when one is damaged or does not hold as many records as it should."""
+        for shard in range(len(self._files)):
+            self._reader(shard)
 
     def _reader(self, shard: int) -> Any:
         if shard not in self._readers:
@@ -99,10 +106,12 @@ class ArrayRecords:
                     held = reader.num_records()
                 except (OSError, RuntimeError, ValueError) as error:
                     raise DataError(
-                        f"{path}: damaged ArrayRecord file ({_first_line(error)}); prepare it again"
+                        f"{path}: damaged ArrayRecord file ({_first_line(error)}); {_AGAIN.format(path.parent)}"
                     ) from None
                 if held != promised:
-                    raise DataError(f"{path}: {held} records, but dataset_info.json promises {promised}")
+                    raise DataError(
+                        f"{path}: {held} records, but dataset_info.json promises {promised}; {_AGAIN.format(path.parent)}"
+                    )
                 self._readers[shard] = reader
         return self._readers[shard]
 
@@ -138,7 +147,7 @@ class ImageFiles:
         return [self.read(index) for index in range(first, stop)]
 
     def stamp(self) -> object:
-        return [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in self._paths], self._labels
+        return [_stamp(path) for path in self._paths], self._labels
 
 
 class Arrays:
@@ -192,6 +201,13 @@ def allow_many_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < (wanted := hard if hard != resource.RLIM_INFINITY else 65_536):
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65_536), hard))
+
+
+def _stamp(path: pathlib.Path) -> tuple[str, int, int]:
+    try:
+        return str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
+    except (OSError, RuntimeError):  # gone, or a link to itself: reading it says so
+        return str(path), -1, -1
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcnn.data import order
-from jaxcnn.data.reader import UNREADABLE, Examples
+from jaxcnn.data.reader import Examples
 from jaxcnn.typing import Array, Batch
 
 _STEPS_AHEAD = 64  # indices of that many steps are computed at once: one numpy call costs as much for one step
@@ -28,7 +28,7 @@ class Resident:
 
     def __init__(self, examples: Examples, everywhere: NamedSharding, rows: NamedSharding):
         self.num_examples = len(examples)
-        self.bad = {int(i): "unreadable" for i in np.flatnonzero(examples.labels == UNREADABLE)}
+        self.bad = dict(examples.bad)
         self.arrays = {"image": _put(examples.images, everywhere), "label": _put(examples.labels, everywhere)}
         self._rows = rows
         self._gather = jax.jit(gather, out_shardings=rows)

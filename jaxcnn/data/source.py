@@ -1,18 +1,17 @@
 """Where the examples of a dataset come from, and a cache of those that were decoded in bulk."""
 
 import contextlib
+import dataclasses
 import hashlib
-import os
 import pathlib
 import re
 import shutil
-import tempfile
 import zlib
 
 import numpy as np
 
 from jaxcnn.data import catalog, folder, npz, prepared
-from jaxcnn.data.cached import Cached, Disk, Memory
+from jaxcnn.data.cached import Cached, Disk, Memory, kept_file
 from jaxcnn.data.catalog import Dataset
 from jaxcnn.data.reader import UNREADABLE, Examples, Reader
 from jaxcnn.data.records import ArrayRecords, Arrays, Joined, Records
@@ -148,7 +147,12 @@ def _load(dataset: Dataset, split: str, data_dir: str | None, size: int | None, 
     if examples is None or np.count_nonzero(examples.labels == UNREADABLE) > max_bad:
         examples = reader.read_all()
         _write_cache(path, examples)
-    return examples
+        return examples
+    out = np.empty(reader.image_shape, np.uint8)
+    for index in np.flatnonzero(examples.labels == UNREADABLE).tolist():
+        reader.read(index, out)  # says once more what is wrong
+        reader.bad.setdefault(index, "was unreadable")
+    return dataclasses.replace(examples, bad=reader.bad)
 
 
 def _cache_name(about: str, what: object) -> str:
@@ -174,13 +178,8 @@ def _read_cache(path: pathlib.Path, num_examples: int, image_shape: tuple[int, .
 def _write_cache(path: pathlib.Path, examples: Examples) -> None:
     flat = np.concatenate([examples.images.ravel(), examples.labels.astype("<i4").view(np.uint8)])
     crc = np.array([zlib.crc32(flat.data)], "<u4").view(np.uint8)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            np.save(file, np.concatenate([flat, crc]))
-        os.replace(file.name, path)  # readers see the whole file or none
-    except OSError:  # a full or read-only cache costs time, not the run
-        return
+    with contextlib.suppress(OSError), kept_file(path) as file:  # a full or read-only cache costs time, not the run
+        np.save(file, np.concatenate([flat, crc]))
 
 
 def _fake(dataset: Dataset, num_examples: int) -> Arrays:
