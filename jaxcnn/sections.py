@@ -53,9 +53,7 @@ class DataConfig:
         "name of the catalog (README lists them), tfds:NAME[/CONFIG], folder:PATH or npz:FILE",
         on_resume="refuse",
     )
-    data_dir: str | None = option(
-        None, "directory of prepared TFDS datasets; none: the user's cache", on_resume="silent"
-    )
+    data_dir: str | None = option(None, "where TFDS datasets are prepared; none: the user's cache", on_resume="silent")
     train_split: str = option("train", "training examples, in TFDS syntax, e.g. train[:90%]", on_resume="refuse")
     eval_split: str = option("test", "examples for evaluation, in TFDS syntax", on_resume="refuse")
     batch_size: int = option(64, "examples per training step, over all devices", at_least=1, on_resume="refuse")
@@ -69,6 +67,10 @@ class DataConfig:
         choices=("resize", "crop", "pad"),
         on_resume="refuse",
     )
+    mean: tuple[float, ...] = option(
+        (), "a number a channel, of pixels in [0, 1]; none: the dataset's", on_resume="refuse"
+    )
+    std: tuple[float, ...] = option((), "a number a channel; none: the dataset's", above=0, on_resume="refuse")
     eval_views: str = option(
         "one",
         "views of an image whose probabilities are averaged in evaluation: `one`, `flip` (and its mirror image), "
@@ -120,9 +122,7 @@ class AugmentConfig:
     zoom: float = option(0.0, "largest relative change of size, e.g. 0.1 for 0.9 to 1.1 times", at_least=0, below=1)
     shear: float = option(0.0, "largest horizontal shear, in columns per row", at_least=0)
     flip: bool = option(False, "mirror left and right with probability 1/2")
-    alternating_flip: bool = option(
-        False, "mirror each example in every second epoch, the first at random; instead of flip"
-    )
+    alternating_flip: bool = option(False, "mirror in every second epoch, the first at random; instead of flip")
     pad_crop: int = option(
         0, "pad with so many pixels on each side and crop at a random place, in whole pixels", at_least=0
     )

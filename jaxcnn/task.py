@@ -75,7 +75,8 @@ class Task:
 
     def normalise(self) -> Callable[[Array], Array]:
         """uint8 images -> what the network takes."""
-        return step.make_normalise(self.dataset.mean, self.dataset.std)
+        data = self.config.data
+        return step.make_normalise(data.mean or self.dataset.mean, data.std or self.dataset.std)
 
     def check(self, train_step: step.TrainStep) -> None:
         """Trace the update without running it. UsageError when the network fails in it or gives other logits than one a class."""
@@ -234,9 +235,10 @@ def build(
     rows, columns, channels = dataset.image_shape
     size = config.data.image_size
     if size is not None and config.data.fit == "pad" and not dataset.varying and size < max(rows, columns):
-        raise UsageError(
-            f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use data.fit=resize"
-        )
+        raise UsageError(f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use resize")
+    for field in ("mean", "std"):
+        if (given := getattr(config.data, field)) and len(given) != channels:
+            raise UsageError(f"data.{field}={given} must be {channels} numbers, one a channel, or none")
     image_shape = (rows, columns, channels) if size is None else (size, size, channels)
     num_classes, overrides = num_logits(config, dataset), dict(config.model.overrides)
     if overrides.get("norm") == "local":  # each device normalises its own examples; in an exact run each shard does

@@ -10,7 +10,7 @@ import pytest
 from test_interop import state_dict
 
 import jaxcnn
-from jaxcnn import checkpoint, loop, tree
+from jaxcnn import checkpoint, interop, loop, tree
 from jaxcnn.cli import export, import_, saved
 from jaxcnn.config import AugmentConfig, ModelConfig, OptimizerConfig, replace
 from jaxcnn.errors import CheckpointError, DataError, Preempted, UsageError
@@ -20,6 +20,7 @@ from jaxcnn.optim import make_optimizer
 from jaxcnn.rundir import RunDir
 from jaxcnn.state import State
 from jaxcnn.step import make_gradient, make_train_step, make_update
+from jaxcnn.task import build
 
 
 def random_weights(seed=0):
@@ -81,6 +82,35 @@ def test_import_makes_a_run_that_others_start_from(tmp_path, capsys):
     assert (config["model"]["name"], config["data"]["fit"], config["data"]["image_size"]) == ("resnet18", "crop", 224)
     with pytest.raises(UsageError, match="holds a run already"):
         import_.main(["resnet18", str(tmp_path / "w.safetensors"), f"--workdir={run}"], no_stop)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "mean"),
+    [
+        ("resnet18_v2", [], [0.5] * 3),
+        ("googlenet", [], [0.5] * 3),
+        ("vgg11", [], []),
+        ("vgg11", ["--mean=0,0,1"], [0, 0, 1]),
+    ],
+)
+def test_images_are_normalised_as_the_published_weights_want(tmp_path, monkeypatch, capsys, name, flags, mean):
+    model = jaxcnn.create_model(name, 1000)
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    monkeypatch.setattr(interop, "read_state_dict", lambda path: {})
+    monkeypatch.setattr(interop, "from_torch", lambda name, arrays: {"batch_stats": {}, **variables})
+    assert import_.main([name, "w.safetensors", f"--workdir={tmp_path}/run", *flags], no_stop) == 0
+    config = RunDir(tmp_path / "run").read_config()
+    assert list(config.data.mean) == mean
+    images = jnp.full((1, 2, 2, 3), 255, jnp.uint8)
+    wanted = (1 - np.array(mean or build(config).dataset.mean)) / np.array(config.data.std or build(config).dataset.std)
+    np.testing.assert_allclose(build(config).normalise()(images)[0, 0, 0], wanted, rtol=1e-6)
+
+
+def test_a_mean_is_a_number_a_channel(tiny):
+    with pytest.raises(UsageError, match=r"data.mean=\(0.5, 0.5\) must be 1 numbers, one a channel, or none"):
+        build(replace(tiny, {"data.mean": (0.5, 0.5)}))
 
 
 def test_export_gives_back_what_import_took(tmp_path, capsys):

@@ -25,6 +25,9 @@ def main(arguments: list[str], stop: Stop) -> int:
     flags.define("workdir", str | None, None, "run directory to write")
     flags.define("dataset", str | None, None, "what the classes are; none: imagenet2012 for 1,000 classes")
     flags.define("image_size", int | None, None, "rows and columns of the image; none: those of the network")
+    for field in ("mean", "std"):
+        about = f"{field} of a channel that the weights were trained with; none: the published weights'"
+        flags.define(field, tuple[float, ...], (), about)
     names = flags.parse(arguments)
     if len(names) != 2:
         raise UsageError(f"import takes a network and a file, not {' '.join(names) or 'none'}")
@@ -34,7 +37,7 @@ def main(arguments: list[str], stop: Stop) -> int:
     models.input_shape(name)  # UsageError when there is no such network
     variables = interop.from_torch(name, interop.read_state_dict(path))
     num_classes = interop.num_classes(name, variables)
-    config = _config(name, num_classes, flags["dataset"], flags["image_size"])
+    config = _config(name, num_classes, *(flags[field] for field in ("dataset", "image_size", "mean", "std")))
     task = build(config)
     run_dir = RunDir(flags["workdir"])
     if run_dir.config.exists():
@@ -58,7 +61,14 @@ def main(arguments: list[str], stop: Stop) -> int:
     return 0
 
 
-def _config(name: str, num_classes: int, dataset: str | None, image_size: int | None) -> Config:
+def _config(
+    name: str,
+    num_classes: int,
+    dataset: str | None = None,
+    image_size: int | None = None,
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
+) -> Config:
     rows, _, channels = models.input_shape(name)
     if dataset is None:
         if num_classes != CATALOG["imagenet2012"].num_classes:
@@ -71,6 +81,7 @@ def _config(name: str, num_classes: int, dataset: str | None, image_size: int | 
                 f"the weights have {num_classes} classes: say whose, --dataset=X, e.g. {', '.join(fitting) or 'one of yours'}"
             )
         dataset = "imagenet2012"
+    half = (0.5,) * channels if interop.is_centred(name) else ()
     varying = dataset in CATALOG and CATALOG[dataset].varying
     return Config(
         steps=1,
@@ -78,6 +89,8 @@ def _config(name: str, num_classes: int, dataset: str | None, image_size: int | 
         data=DataConfig(
             dataset,
             image_size=image_size or rows,
+            mean=mean or half,
+            std=std or half,
             fit="crop" if varying else "resize",
             eval_split="validation" if dataset == "imagenet2012" else "test",
         ),

@@ -10,6 +10,7 @@ from flax import linen, traverse_util
 
 from jaxcnn import rng, tree
 from jaxcnn.errors import UsageError
+from jaxcnn.interop import torch_names
 from jaxcnn.interop.torch_names import flattened_side, is_convolution, our_path, rules, torch_path
 from jaxcnn.models.registry import create_model, input_shape
 
@@ -64,6 +65,11 @@ def from_torch(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> di
         raise UsageError(f"from_torch: {len(problems)} entries do not fit {name}: {listed}")
     variables = traverse_util.unflatten_dict({key: jnp.array(found[key], jnp.float32) for key in wanted}, sep="/")
     return {"batch_stats": {}, **variables}
+
+
+def is_centred(name: str) -> bool:
+    """Whether the published weights of the network take pixels from -1 to 1, not ImageNet's mean and deviation."""
+    return torch_names.is_centred(create_model(name, 1))
 
 
 def has_twin(name: str, **overrides: Any) -> bool:
