@@ -24,6 +24,7 @@ from jax.experimental import multihost_utils
 
 from jaxcnn.console import console
 from jaxcnn.errors import PeerError, UsageError
+from jaxcnn.streams import flushed
 
 _HEARTBEAT_SECONDS = 15  # without a sign of life from a peer, after which all others end
 _LOST = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION):")
@@ -178,7 +179,7 @@ def _let_gloo_listen(coordinator: str) -> None:
 
 def _keep_output_clean() -> None:
     """Gloo tells of its connections on standard output, where tables and JSON go: only Python's own writes get there now."""
-    sys.stdout.flush()
+    flushed(sys.stdout)
     ours = os.dup(1)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
@@ -283,7 +284,7 @@ def leave(exit_code: int = 0) -> None:
     """
     if not jax.distributed.is_initialized():
         return
-    sys.stdout.flush()
+    flushed(sys.stdout)
     timer = threading.Timer(_PATIENCE_SECONDS, os._exit, [exit_code])
     timer.daemon = True
     if exit_code == PeerError.exit_code:

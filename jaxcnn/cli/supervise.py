@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 
 from jaxcnn.errors import PeerError, Preempted, UsageError
-from jaxcnn.stderr import complain
+from jaxcnn.streams import complain
 
 _GRACE_SECONDS = 30.0  # for the others to end by themselves, when one has; JAX notices a dead peer within 15
 _RESTART_AFTER_SECONDS = 1.0
