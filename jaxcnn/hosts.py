@@ -183,7 +183,7 @@ def _keep_output_clean() -> None:
     ours = os.dup(1)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
-    sys.stdout = os.fdopen(ours, "w", buffering=1)
+    sys.stdout = os.fdopen(ours, "w", buffering=1, encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
 def is_first() -> bool:

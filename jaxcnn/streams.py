@@ -1,9 +1,26 @@
 """The standard streams, whose other ends may be closed, full or gone before the run ends. Imports nothing that is slow."""
 
 import contextlib
+import io
 import os
 import sys
 from typing import TextIO
+
+
+def prepare() -> None:
+    """Call it first: the next file that is opened would take the number of a stream that whoever started us has closed.
+
+    And a table may hold what standard output cannot encode: a question mark is better than no table.
+    """
+    for number, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper) and flushed(sys.stdout):  # standard error replaces by itself
+        sys.stdout.reconfigure(errors="replace")
 
 
 def complain(text: str) -> None:

@@ -44,6 +44,7 @@ Exit codes: 0 done, 2 bad usage, 3 data, 4 checkpoint, 5 NaN or infinity, 6 lost
 
 def main(argv: list[str] | None = None) -> None:
     """Run one verb and exit. The verb's module is imported last, after the environment is set and signals are caught."""
+    streams.prepare()
     atexit.register(let_go)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments

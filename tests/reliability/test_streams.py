@@ -74,3 +74,29 @@ def test_a_result_that_the_disk_does_not_take_is_told(folder, arguments):
 def test_a_training_whose_table_the_disk_does_not_take_is_done(folder):
     code, _, err = jaxcnn(*TRAIN, "--workdir=run", redirect="> /dev/full", folder=folder)
     assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"PYTHONIOENCODING": "latin-1"}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}],
+    ids=["latin-1", "ascii"],
+)
+def test_a_table_is_shown_where_the_encoding_lacks_a_character(folder, variables):
+    code, out, err = jaxcnn(*TRAIN, "--workdir=run", folder=folder, **variables)
+    assert code == 0, err
+    assert summary(folder, "run")["state_digest"][:16].encode() + b"?" in out
+
+
+@pytest.mark.parametrize("closed", [">&- 2>&-", "<&- >&- 2>&-", ">&-"])
+def test_closed_streams_lead_nowhere(folder, closed):
+    """Nothing else may get their numbers: a message would be written into that file."""
+    (folder / "mine.py").write_text(
+        "import os\nfrom jaxcnn import Config\nfrom jaxcnn.writers import MetricsLog\n"
+        "write = MetricsLog.write\n\n"
+        "def noisy(self, rows):\n    write(self, rows)\n    os.write(1, b'noise')\n    os.write(2, b'noise')\n\n"
+        "MetricsLog.write = noisy\nconfig = Config(steps=6)\n"
+    )
+    name = f"closed{closed.count('-')}"
+    code, _, _ = jaxcnn("train", "mine.py", *TRAIN[2:], f"--workdir={name}", redirect=closed, folder=folder)
+    assert code == 0
+    assert all(b"noise" not in path.read_bytes() for path in (folder / name).rglob("*") if path.is_file())
