@@ -1,6 +1,8 @@
 """T1 to T3: real processes, killed or asked to stop; the run that goes on ends where the undisturbed one does, bit for bit."""
 
+import contextlib
 import os
+import pty
 import random
 import signal
 import subprocess
@@ -181,6 +183,27 @@ def test_ctrl_c_twice_ends_at_once(rig):
     assert code in (75, 130)
     assert seconds < 5
     check_same(rig, "twice")
+
+
+@pytest.mark.protocol("T3")
+def test_a_closed_terminal_saves_and_ends_with_75(rig):
+    """All that is written to it then fails, and nothing waits in a buffer."""
+    folder = rig[0]
+    ours, theirs = pty.openpty()
+    process = start(folder, "closed", stderr=theirs, TERM="xterm", PYTHONUNBUFFERED="1")
+    os.close(theirs)
+    os.set_blocking(ours, False)
+
+    def shown():
+        with contextlib.suppress(BlockingIOError):  # what nobody reads would stop it
+            os.read(ours, 1 << 16)
+        return len(logged_steps(folder, "closed")) >= 10
+
+    wait_until(shown, process)
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(protocol.TIMEOUT) == 75
+    check_same(rig, "closed")
 
 
 def test_a_run_does_not_end_with_whoever_reads_its_messages(rig):
