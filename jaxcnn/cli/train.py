@@ -35,7 +35,7 @@ def main(arguments: list[str], stop: Stop) -> int:
             )
         return _train_many(runs, workdir, flags, stop)
     if place is not None:
-        hosts.join(place, flags["join_timeout"])
+        hosts.join(place, flags["join_timeout"], stop)
     summary = loop.run(
         config,
         workdir,

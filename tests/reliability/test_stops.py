@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import protocol
@@ -15,12 +16,14 @@ from conftest import ROOT, finish, saved_steps
 from protocol import SAVED_EVERY, complete, end, logged_steps, start, stopped_at, wait_until
 
 SLOW = """
-import os, pathlib, time
+import hashlib, os, pathlib, time
 
 from jaxcnn.data.stream import Stream
+from jaxcnn.writers import Journal
 from orbax.checkpoint._src.path import atomicity
 
 finalize, eval_batches = atomicity.CommitFileTemporaryPath.finalize, Stream.eval_batches
+record = Journal.record
 
 
 async def finalize_slowly(self):
@@ -38,7 +41,15 @@ def evaluate_slowly(self, batch_size):
         yield batch
 
 
+def record_slowly(self, step, sums):
+    if os.environ.get("SLOW_STEP") == str(step):
+        pathlib.Path(os.environ["MARK"]).touch()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes outside Python
+    record(self, step, sums)
+
+
 atomicity.CommitFileTemporaryPath.finalize, Stream.eval_batches = finalize_slowly, evaluate_slowly
+Journal.record = record_slowly
 """
 
 
@@ -183,6 +194,26 @@ def test_ctrl_c_twice_ends_at_once(rig):
     assert code in (75, 130)
     assert seconds < 5
     check_same(rig, "twice")
+
+
+def wait_for_words(process, words):
+    """Wait until it says so on standard error."""
+    timer = threading.Timer(60, process.kill)
+    timer.start()
+    assert any(words in line for line in process.stderr)
+    timer.cancel()
+
+
+@pytest.mark.protocol("T3")
+def test_ctrl_c_twice_ends_at_once_in_the_middle_of_a_step(rig):
+    folder, mark = rig[0], rig[0] / "mark-in-a-step"
+    process = start(folder, "in-a-step", SLOW_STEP="12", MARK=str(mark))
+    wait_until(mark.exists, process)
+    process.send_signal(signal.SIGINT)
+    wait_for_words(process, "SIGINT: saving, then stopping (again: end now)")
+    code, err, _ = end(process, signal.SIGINT)
+    assert code == 130, err
+    check_same(rig, "in-a-step")
 
 
 @pytest.mark.protocol("T3")
