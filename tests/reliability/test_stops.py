@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import pty
 import random
 import signal
@@ -235,6 +236,31 @@ def test_a_closed_terminal_saves_and_ends_with_75(rig):
     process.send_signal(signal.SIGHUP)
     assert process.wait(protocol.TIMEOUT) == 75
     check_same(rig, "closed")
+
+
+@pytest.mark.protocol("T3")
+def test_ctrl_c_twice_ends_what_a_supervisor_watches(rig):
+    folder, mark = rig[0], rig[0] / "mark-supervised"
+    process = start(folder, "supervised", "--max_restarts=1", SLOW_STEP="12", MARK=str(mark))
+    wait_until(mark.exists, process)
+    (child,) = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGINT)
+    wait_for_words(process, "SIGTERM: saving, then stopping")
+    code, err, _ = end(process, signal.SIGINT)
+    assert code == 130, err
+    wait_until(lambda: not pathlib.Path(f"/proc/{child}/cmdline").exists())
+    check_same(rig, "supervised")
+
+
+@pytest.mark.protocol("T3")
+def test_a_closed_terminal_does_not_end_the_supervisor_before_the_run_is_saved(rig):
+    folder = rig[0]
+    process = start(folder, "closed-supervised", "--max_restarts=1")
+    wait_until(lambda: len(logged_steps(folder, "closed-supervised")) >= 10, process)
+    code, err, _ = end(process, signal.SIGHUP)
+    assert code == 75, err
+    assert saved_steps(folder, "closed-supervised")[-1] == stopped_at(err)
+    check_same(rig, "closed-supervised")
 
 
 def test_a_run_does_not_end_with_whoever_reads_its_messages(rig):
