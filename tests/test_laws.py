@@ -24,7 +24,20 @@ from jaxcnn.writers import read_rows
 # A room (a module or a package) imports only from floors below its own and, except on floor 1, from rooms of its floor
 # that stand before it in this list.
 FLOORS = [
-    ["errors", "typing", "fields", "sections", "config", "rng", "tree", "environment", "streams", "signals", "console"],
+    [
+        "errors",
+        "typing",
+        "fields",
+        "sections",
+        "config",
+        "rng",
+        "tree",
+        "environment",
+        "streams",
+        "signals",
+        "pulse",
+        "console",
+    ],
     ["nn", "data", "augment", "losses", "metrics", "schedules", "optim"],
     ["models", "receptive", "complexity", "interop"],
     ["gloo", "hosts", "flight", "mesh", "state", "step", "ahead", "exact", "precise", "evaluate"],
