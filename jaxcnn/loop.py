@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn import checkpoint, complexity, environment, execution, hosts, precise, transfer, tree
+from jaxcnn import checkpoint, complexity, environment, execution, hosts, memory, precise, transfer, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.ahead import compiled_ahead
 from jaxcnn.config import Config, leaves, to_json
@@ -85,6 +85,7 @@ def train(
     notices = run_dir.check(config, resume, tree.num_bytes(task.abstract))
 
     with ExitStack() as stack:
+        stack.enter_context(memory.naming_what_takes_it(config))
         watchdog = Watchdog(config.step_timeout)
         stack.callback(watchdog.close)
         stop = watchdog.alive(hosts.together(stop))
@@ -116,9 +117,8 @@ def train(
         if config.elastic_exact and (threads := environment.versions()["NPROC"]) != "8":
             say(f"elastic_exact with NPROC={threads}: start with NPROC=8, or the bits depend on the number of devices")
 
-        scores = {
-            int(step): score for step, score in json.loads(hosts.first_says(json.dumps(run_dir.scores()))).items()
-        }
+        scored = json.loads(hosts.first_says(json.dumps(run_dir.scores())))
+        scores = {int(step): score for step, score in scored.items()}
         journal = Journal(run_dir, config, start, total, num_train)
         stack.callback(journal.close)
         bad_records = BadRecords(run_dir, {data.train_split: train.bad, data.eval_split: test.bad})

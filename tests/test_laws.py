@@ -53,6 +53,7 @@ FLOORS = [
         "task",
         "execution",
         "transfer",
+        "memory",
         "collectives",
         "plan",
     ],
