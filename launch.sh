@@ -7,7 +7,7 @@
 #
 # PYTHON chooses the interpreter (3.11 or newer); JAXCNN_EXTRAS adds optional parts, e.g. JAXCNN_EXTRAS=cuda13.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 venv=$root/.venv
 python=$venv/bin/python
 
@@ -37,12 +37,15 @@ setup() {
     exec 9>"$root/.venv.lock"
     flock 9 2>/dev/null || true # two first starts at once: the second waits
     [ -f "$stamp" ] && [ "$(<"$stamp")" != "$have" ] && { exec 9>&-; setup "$1"; return; }
-    if ! "$python" -c '' 2>/dev/null; then
+    if [ -e "$venv.making" ] || ! "$python" -c '' 2>/dev/null; then # none, or one whose making was killed
         local base
         base=$(find_python)
         echo "jaxcnn: making .venv with $("$base" --version)" >&2
+        touch "$venv.making"
         "$base" -m venv --clear "$venv"
+        rm "$venv.making"
     fi
+    "$python" -c 'import pip' 2>/dev/null || "$python" -m ensurepip >&2 # somebody else's: nothing in it is lost
     echo "jaxcnn: installing the package and what it needs${want:+ [$want]} (a minute or two)" >&2
     if command -v nvidia-smi >/dev/null && [[ $want != *cuda* ]]; then
         echo "jaxcnn: there is an NVIDIA GPU; JAXCNN_EXTRAS=cuda13 ./launch.sh installs JAX for it" >&2

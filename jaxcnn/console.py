@@ -3,13 +3,14 @@
 import contextlib
 import contextvars
 import functools
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from jaxcnn.stderr import speak_to_nobody
+from jaxcnn.streams import flushed, silence
 
 
 class _StandardError(Console):
@@ -17,7 +18,14 @@ class _StandardError(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        speak_to_nobody()
+        silence(sys.stderr)
+
+
+class _StandardOutput(Console):
+    """Whose reader is gone has read enough, as with ``jaxcnn models | head -1``: rich would end the process with 1."""
+
+    def on_broken_pipe(self) -> None:
+        silence(sys.stdout)
 
 
 @functools.cache
@@ -26,12 +34,22 @@ def console() -> Console:
     return _StandardError(stderr=True, highlight=False, soft_wrap=True)
 
 
-def output() -> Console:
-    """Standard output for tables: as wide as the terminal, and wide enough for any table elsewhere."""
-    result = Console(highlight=False)
+def output(width: int = 240) -> Console:
+    """Standard output for tables: as wide as the terminal, and elsewhere, by itself, wide enough for any table."""
+    result = _StandardOutput(highlight=False)
     if not result.is_terminal:
-        result.width = 240
+        result.width = width
     return result
+
+
+def show(*parts: Table | str) -> None:
+    """Tables and lines about work that is done and kept: when nobody can read them, nothing is lost."""
+    with contextlib.suppress(
+        OSError
+    ):  # standard output goes to a file, and its disk is full; or its terminal is closed
+        for part in parts:
+            output().print(part)
+    flushed(sys.stdout)
 
 
 _MUTED: contextvars.ContextVar[bool] = contextvars.ContextVar("muted", default=False)

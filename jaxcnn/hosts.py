@@ -5,8 +5,6 @@ Each runs the same program on its own devices (JAX's multi-controller model). No
 
 import contextlib
 import dataclasses
-import functools
-import importlib
 import itertools
 import json
 import os
@@ -15,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,8 +21,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxcnn import gloo
 from jaxcnn.console import console
-from jaxcnn.errors import PeerError, UsageError
+from jaxcnn.errors import JaxcnnError, PeerError, Preempted, UsageError
+from jaxcnn.streams import complain, flushed
 
 _HEARTBEAT_SECONDS = 15  # without a sign of life from a peer, after which all others end
 _LOST = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION):")
@@ -102,10 +103,11 @@ def _checked(place: Place) -> Place:
     return place
 
 
-def join(place: Place, timeout_seconds: float) -> None:
+def join(place: Place, timeout_seconds: float, stop: Callable[[], bool] = lambda: False) -> None:
     """Meet the other processes; call it before the first array is made.
 
-    Ends the process with the exit code of PeerError when they have not all come in time: JAX itself would abort it.
+    Ends the process with the exit code of PeerError when they have not all come in time: JAX itself would abort it. And
+    with that of Preempted when ``stop`` is true meanwhile, from any thread: there is nothing to save.
 
     Raises:
       PeerError: the coordinator's port is taken, or nothing says where this process stands.
@@ -114,20 +116,27 @@ def join(place: Place, timeout_seconds: float) -> None:
     alone = host in ("localhost", "::1") or host.startswith("127.")  # one machine: nobody else may connect
     about = f"process {place.process_id} of {place.num_processes}, coordinator {place.coordinator}"
 
-    def give_up() -> None:
-        text = (
-            f"jaxcnn: {about}: the others have not come within {timeout_seconds:g} s; start all, with one coordinator\n"
-        )
-        os.write(2, text.encode())
-        os._exit(PeerError.exit_code)
+    met = threading.Event()
+
+    def watch() -> None:
+        begin = time.monotonic()
+        while not met.wait(0.1):
+            if stop() and not met.wait(1.0):  # who is at the door may come in: then all stop together
+                end(Preempted("stopped while it waited for the others; start all again"))
+            if time.monotonic() - begin > timeout_seconds:
+                end(
+                    PeerError(f"the others have not come within {timeout_seconds:g} s; start all, with one coordinator")
+                )
+
+    def end(error: JaxcnnError) -> None:
+        complain(f"jaxcnn: {about}: {error}")
+        os._exit(error.exit_code)
 
     if place.process_id == 0 and place.coordinator:
         _check_port(place.coordinator, about)  # JAX would crash
     if place.coordinator:
-        _let_gloo_listen(place.coordinator)
-    timer = threading.Timer(timeout_seconds, give_up)
-    timer.daemon = True
-    timer.start()
+        gloo.listen(place.coordinator)
+    threading.Thread(target=watch, name="join", daemon=True).start()
     try:
         jax.distributed.initialize(
             place.coordinator,
@@ -141,9 +150,9 @@ def join(place: Place, timeout_seconds: float) -> None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PeerError(f"{about}: {reason}") from None
     finally:
-        timer.cancel()
+        met.set()
     console().quiet = place.process_id != 0 if place.process_id is not None else not is_first()
-    _keep_output_clean()
+    gloo.keep_output_clean()
 
 
 def _check_port(address: str, about: str) -> None:
@@ -156,33 +165,6 @@ def _check_port(address: str, about: str) -> None:
             trial.listen()
         except OSError as error:
             raise PeerError(f"{about}: port {port} cannot be used ({error.strerror}); choose another") from None
-
-
-def _let_gloo_listen(coordinator: str) -> None:
-    """Let the collectives of CPUs listen on the interface that leads to the coordinator.
-
-    By itself gloo takes the address of the host's own name, which on Debian is 127.0.1.1: others cannot reach that. JAX has
-    no setting for it; where its inside is another, everything stays as it is.
-    """
-    host, _, port = coordinator.rpartition(":")
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.connect(address)  # sends nothing: it asks for the route
-            own = probe.getsockname()[0]
-        inside = importlib.import_module("jax._src.lib").xla_client._xla
-        inside.make_gloo_tcp_collectives = functools.partial(inside.make_gloo_tcp_collectives, hostname=own)
-    except (OSError, ImportError, AttributeError):
-        return
-
-
-def _keep_output_clean() -> None:
-    """Gloo tells of its connections on standard output, where tables and JSON go: only Python's own writes get there now."""
-    sys.stdout.flush()
-    ours = os.dup(1)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    sys.stdout = os.fdopen(ours, "w", buffering=1)
 
 
 def is_first() -> bool:
@@ -283,7 +265,7 @@ def leave(exit_code: int = 0) -> None:
     """
     if not jax.distributed.is_initialized():
         return
-    sys.stdout.flush()
+    flushed(sys.stdout)
     timer = threading.Timer(_PATIENCE_SECONDS, os._exit, [exit_code])
     timer.daemon = True
     if exit_code == PeerError.exit_code:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn import checkpoint, complexity, environment, execution, hosts, precise, transfer, tree
+from jaxcnn import checkpoint, complexity, environment, execution, hosts, memory, precise, transfer, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.ahead import compiled_ahead
 from jaxcnn.config import Config, leaves, to_json
@@ -65,7 +65,6 @@ def train(
 ) -> dict[str, Any]:
     """``run`` of a task that is built already; ``train_step`` is its update, where that too is there already."""
     config, data = task.config, task.config.data
-    stop = hosts.together(stop)
     meshes.check_batch("data.batch_size", data.batch_size, task.mesh, config.optimizer.accumulate)
     num_train, num_eval = task.num_examples(data.train_split), task.num_examples(data.eval_split)
     if data.batch_size > num_train:
@@ -85,15 +84,19 @@ def train(
     run_dir = RunDir(workdir)
     notices = run_dir.check(config, resume, tree.num_bytes(task.abstract))
 
-    fingerprints = {split: task.fingerprint(split) for split in (data.train_split, data.eval_split)}
-    hosts.agree(_facts(task, resume, num_train, num_eval) | fingerprints)  # nobody has written anything yet
-
-    saved = checkpoint.steps(run_dir.checkpoints)
-    weights = transfer.load(task, warn=say) if config.model.init_from and not saved else {}
-    if not saved or saved[-1] < total:
-        train_step = compiled_ahead(train_step, task.abstract, execution.abstract_batch(task, num_train, size))
-    train, test = task.load(data.train_split, train=True), task.load(data.eval_split)
     with ExitStack() as stack:
+        stack.enter_context(memory.naming_what_takes_it(config))
+        watchdog = Watchdog(config.step_timeout)
+        stack.callback(watchdog.close)
+        stop = watchdog.alive(hosts.together(stop))
+        fingerprints = {split: task.fingerprint(split) for split in (data.train_split, data.eval_split)}
+        hosts.agree(_facts(task, resume, num_train, num_eval) | fingerprints)  # nobody has written anything yet
+
+        saved = checkpoint.steps(run_dir.checkpoints)
+        weights = transfer.load(task, warn=say) if config.model.init_from and not saved else {}
+        if not saved or saved[-1] < total:
+            train_step = compiled_ahead(train_step, task.abstract, execution.abstract_batch(task, num_train, size))
+        train, test = task.load(data.train_split, train=True), task.load(data.eval_split)
         stack.callback(train.close)
         stack.callback(test.close)
         stack.enter_context(run_dir.locked())
@@ -114,9 +117,8 @@ def train(
         if config.elastic_exact and (threads := environment.versions()["NPROC"]) != "8":
             say(f"elastic_exact with NPROC={threads}: start with NPROC=8, or the bits depend on the number of devices")
 
-        scores = {
-            int(step): score for step, score in json.loads(hosts.first_says(json.dumps(run_dir.scores()))).items()
-        }
+        scored = json.loads(hosts.first_says(json.dumps(run_dir.scores())))
+        scores = {int(step): score for step, score in scored.items()}
         journal = Journal(run_dir, config, start, total, num_train)
         stack.callback(journal.close)
         bad_records = BadRecords(run_dir, {data.train_split: train.bad, data.eval_split: test.bad})
@@ -128,9 +130,7 @@ def train(
         saver = stack.enter_context(Saver(run_dir.checkpoints, config.checkpoint.keep, scores, say, settle))
         eval_batch_size = meshes.round_up(min(data.eval_batch_size, num_eval), task.mesh)
         began = time.monotonic()
-        watchdog = Watchdog(config.step_timeout)
-        stack.callback(watchdog.close)
-        stop = watchdog.alive(stop)
+        stack.callback(watchdog.close)  # before the saver's end, which may take its time
 
         def due(step: int, *every: int) -> bool:
             return step == total or any(step % n == 0 for n in every)

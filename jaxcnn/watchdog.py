@@ -9,9 +9,11 @@ from typing import Any
 
 import jax
 
+from jaxcnn import pulse
 from jaxcnn.errors import PeerError
 
 _TICK_SECONDS = 0.5
+_OF_A_FUNCTION = "/jax/core/compile/"
 _LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"  # told when XLA's turn begins
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _compiling = threading.Event()
@@ -20,8 +22,9 @@ _compiling = threading.Event()
 class Watchdog:
     """Ends the process with 6 when ``seconds`` have passed without a sign of life.
 
-    The clock stands still while XLA compiles, and while the process itself is stopped (Ctrl-Z). The stacks of all threads
-    are written to standard error first.
+    Signs of life are the calls of ``alive``, the pulse of the process, beaten by examples that are read at the start, and
+    each function that JAX has traced or compiled. The clock stands still while XLA compiles, and while the process itself is
+    stopped (Ctrl-Z). The stacks of all threads are written to standard error first.
     """
 
     def __init__(self, seconds: float):
@@ -43,12 +46,14 @@ class Watchdog:
         self._closed.set()
 
     def _watch(self) -> None:
-        last = time.monotonic()
+        last, beats = time.monotonic(), pulse.count()
         while not self._closed.wait(min(_TICK_SECONDS, self._limit / 4)):
             now = time.monotonic()
             if not _compiling.is_set():
                 self._waited += min(now - last, 2 * _TICK_SECONDS)  # more was not our time: we were stopped
-            last = now
+            if pulse.count() != beats:
+                self._waited = 0.0
+            last, beats = now, pulse.count()
             if self._waited > self._limit:
                 self._end()
 
@@ -62,6 +67,8 @@ class Watchdog:
 
 
 def _note(event: str, duration_secs: float, **details: Any) -> None:
+    if event.startswith(_OF_A_FUNCTION):
+        pulse.beat()
     if event == _LOWERED:
         _compiling.set()
     elif event == _COMPILED:

@@ -134,7 +134,8 @@ class Progress:
             self._bar = rich.progress.Progress(
                 *columns, TextColumn("{task.description}"), TimeRemainingColumn(), console=console(), transient=True
             )
-            self._bar.start()
+            with contextlib.suppress(OSError):  # the terminal is closed: a stop was asked for, and is to be seen
+                self._bar.start()
             self._task = self._bar.add_task("compiling", total=total_steps, completed=start)
 
     def update(self, row: Row, images_per_second: float, evaluated: str = "") -> None:
@@ -156,7 +157,8 @@ class Progress:
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
-            self._bar.stop()
+            with contextlib.suppress(OSError):  # the terminal is closed
+                self._bar.stop()
 
 
 class Journal:
@@ -250,8 +252,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the files and take the bar away."""
-        self._progress.close()
         self._log.close()
+        self._progress.close()
         if self._events:
             self._events.close()
 

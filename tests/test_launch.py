@@ -13,7 +13,10 @@ FAKE = f"""#!/bin/bash
 case "$*" in
   *"import sys, venv"*|"-c ") exec {sys.executable} "$@" ;;
   --version) echo "Python 3.99" ;;
-  "-m venv"*) mkdir -p "${{@: -1}}/bin"; cp "$0" "${{@: -1}}/bin/python"; echo venv >>"$LOG" ;;
+  "-c import pip") [ -e "$(dirname "$0")/pip" ] ;;
+  "-m ensurepip") touch "$(dirname "$0")/pip"; echo ensurepip >>"$LOG" ;;
+  "-m venv"*) mkdir -p "${{@: -1}}/bin"; cp "$0" "${{@: -1}}/bin/python"; echo venv >>"$LOG"
+    [ -n "${{KILL:-}}" ] && kill -9 $PPID; touch "${{@: -1}}/bin/pip" ;;
   "-m pip"*) [ -n "${{FAIL:-}}" ] && {{ echo "no network"; exit 1; }}; echo "pip ${{@: -1}}" >>"$LOG" ;;
   *) echo "run $*" >>"$LOG" ;;
 esac
@@ -29,12 +32,10 @@ def launch(tmp_path):
     (tmp_path / "python").chmod(0o755)
     log = tmp_path / "log"
 
-    def call(*arguments, **environment):
+    def call(*arguments, script=tmp_path / "repo" / "launch.sh", **environment):
         log.write_text("")
         env = {"PATH": os.environ["PATH"], "LOG": str(log), "PYTHON": str(tmp_path / "python"), **environment}
-        done = subprocess.run(
-            [tmp_path / "repo" / "launch.sh", *arguments], env=env, capture_output=True, text=True, timeout=60
-        )
+        done = subprocess.run([script, *arguments], env=env, capture_output=True, text=True, timeout=60)
         return done, [line.replace(str(tmp_path / "repo"), ".") for line in log.read_text().splitlines()]
 
     return call
@@ -69,6 +70,34 @@ def test_a_failed_set_up_says_so_and_is_tried_again(launch):
     assert "no network" in done.stderr
     assert log == ["venv"]
     assert launch()[1] == ["pip .", "run -m jaxcnn train lenet_digits"]
+
+
+def test_a_set_up_that_was_killed_is_begun_anew(launch):
+    """In the middle of it there is a Python, and no pip or half of one."""
+    done, log = launch(KILL="1")
+    assert (done.returncode, log) == (-9, ["venv"])
+    done, log = launch()
+    assert done.returncode == 0, done.stderr
+    assert log == ["venv", "pip .", "run -m jaxcnn train lenet_digits"]
+    assert launch("models")[1] == ["run -m jaxcnn models"]
+
+
+def test_an_environment_without_pip_is_given_one_and_kept(launch, tmp_path):
+    folder = tmp_path / "repo" / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    shutil.copy(tmp_path / "python", folder)
+    (folder / "mine").touch()
+    done, log = launch()
+    assert done.returncode == 0, done.stderr
+    assert log == ["ensurepip", "pip .", "run -m jaxcnn train lenet_digits"]
+    assert (folder / "mine").exists()
+
+
+def test_it_may_be_started_by_a_link(launch, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "repo" / "launch.sh")
+    done, log = launch("models", script=tmp_path / "link")
+    assert done.returncode == 0, done.stderr
+    assert log == ["venv", "pip .", "run -m jaxcnn models"]
 
 
 def test_an_old_python_is_refused(launch, tmp_path):

@@ -24,10 +24,23 @@ from jaxcnn.writers import read_rows
 # A room (a module or a package) imports only from floors below its own and, except on floor 1, from rooms of its floor
 # that stand before it in this list.
 FLOORS = [
-    ["errors", "typing", "fields", "sections", "config", "rng", "tree", "environment", "stderr", "console"],
+    [
+        "errors",
+        "typing",
+        "fields",
+        "sections",
+        "config",
+        "rng",
+        "tree",
+        "environment",
+        "streams",
+        "signals",
+        "pulse",
+        "console",
+    ],
     ["nn", "data", "augment", "losses", "metrics", "schedules", "optim"],
     ["models", "receptive", "complexity", "interop"],
-    ["hosts", "flight", "mesh", "state", "step", "ahead", "exact", "precise", "evaluate"],
+    ["gloo", "hosts", "flight", "mesh", "state", "step", "ahead", "exact", "precise", "evaluate"],
     [
         "checkpoint",
         "saver",
@@ -40,6 +53,7 @@ FLOORS = [
         "task",
         "execution",
         "transfer",
+        "memory",
         "collectives",
         "plan",
     ],

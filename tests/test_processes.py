@@ -65,6 +65,11 @@ def free_port():
         return trial.getsockname()[1]
 
 
+def listening(port):
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
+
+
 def digest(folder, name):
     return json.loads((folder / name / "summary.json").read_text())["state_digest"]
 
@@ -174,6 +179,25 @@ def test_sigterm_on_the_supervisor_stops_all_and_its_death_does_too(rig):
     code, err = finish(start(folder, "asked", "--nproc=2"))
     assert code == 0, err
     assert digest(folder, "asked") == straight, err
+
+
+@pytest.mark.protocol("T4")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_it_waits_for_the_others_is_heard(rig, number):
+    folder, port = rig[0], free_port()
+    process = start(
+        folder, "waiting", f"--coordinator=127.0.0.1:{port}", "--num_processes=2", "--process_id=0", "--join_timeout=60"
+    )
+    begin = time.monotonic()
+    while not listening(port):
+        assert time.monotonic() - begin < TIMEOUT
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(number)
+    code, err = finish(process)
+    assert code == 75, err
+    assert "stopped while it waited for the others" in err
+    assert not (folder / "waiting").exists()
 
 
 @pytest.mark.protocol("T15")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import flags
-from rich.console import Console
 from rich.table import Table
 
 from jaxcnn.config import Config, leaves, replace
+from jaxcnn.console import output
 from jaxcnn.errors import UsageError
 from jaxcnn.fields import Rule, kind_name, parse
 from jaxcnn.models.registry import list_models, overridable
@@ -113,9 +113,7 @@ class Flags:
                 _text(self.values[name].default),
                 str(self.values[name].help).replace("[", r"\["),
             )
-        console = Console(highlight=False)
-        console.width = max(console.width, 150) if not console.is_terminal else console.width
-        console.print(table)
+        output(150).print(table)
 
 
 def fields(config: Config) -> dict[str, tuple[Any, Any, Rule]]:

@@ -7,11 +7,11 @@ import os
 import sys
 import traceback
 
-from jaxcnn import environment
+from jaxcnn import environment, streams
 from jaxcnn.cli import supervise
 from jaxcnn.errors import JaxcnnError, UsageError, nearest
 from jaxcnn.preemption import Preemption
-from jaxcnn.stderr import complain, let_go
+from jaxcnn.streams import complain, let_go
 
 VERBS = {
     "prepare": "download a dataset:             prepare DATASET [--data_dir=DIR] [--offline]",
@@ -45,12 +45,16 @@ Exit codes: 0 done, 2 bad usage, 3 data, 4 checkpoint, 5 NaN or infinity, 6 lost
 
 def main(argv: list[str] | None = None) -> None:
     """Run one verb and exit. The verb's module is imported last, after the environment is set and signals are caught."""
+    streams.prepare()
     atexit.register(let_go)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    code = 0
     try:
-        sys.exit(_dispatch(arguments))
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        sys.exit(code)
     except JaxcnnError as error:
         if debug:
             traceback.print_exc()
@@ -59,12 +63,12 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:  # train has its own way to stop
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output is gone, e.g. `jaxcnn models | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        streams.silence(sys.stdout)
+        sys.exit(code)
     except OSError as error:
         if debug:
             traceback.print_exc()
-        complain(f"jaxcnn: {error.filename or 'a file'}: {error.strerror or error}")
+        complain(f"jaxcnn: {error.filename or 'standard output or a file'}: {error.strerror or error}")
         _leave(2, argv is None)
     except Exception:
         traceback.print_exc()

@@ -15,9 +15,10 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from types import FrameType
 
 from jaxcnn.errors import PeerError, Preempted, UsageError
-from jaxcnn.stderr import complain
+from jaxcnn.streams import complain
 
 _GRACE_SECONDS = 30.0  # for the others to end by themselves, when one has; JAX notices a dead peer within 15
 _RESTART_AFTER_SECONDS = 1.0
@@ -51,11 +52,13 @@ def wanted(arguments: Sequence[str]) -> tuple[int, int, list[str]] | None:
 def supervise(nproc: int, max_restarts: int, arguments: Sequence[str]) -> int:
     """Run the command as ``nproc`` processes, again after a lost peer; returns its exit code.
 
-    SIGTERM and Ctrl-C are passed on as SIGTERM: all processes save at the same step and end with 75, and so do we.
+    SIGTERM, Ctrl-C and a closed terminal are passed on as SIGTERM: all processes save at the same step and end with 75, and
+    so do we. A second Ctrl-C ends all at once.
     """
     group = _Group(nproc, arguments)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, group.stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # by nohup
+            signal.signal(number, group.signalled)
     for restart in itertools.count(1):
         codes = group.run()
         result = outcome(codes)
@@ -101,9 +104,19 @@ class _Group:
         self._nproc, self._arguments = nproc, list(arguments)
         self._processes: list[subprocess.Popen] = []
         self._said: set[str] = set()
+        self._interrupts = 0
         self.stopping = False
 
-    def stop(self, *_: object) -> None:
+    def signalled(self, number: int, frame: FrameType | None) -> None:
+        """Stop all, or, interrupted for the second time, end all."""
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            for process in self._processes:
+                process.kill()
+            os._exit(130)
+        self.stop()
+
+    def stop(self) -> None:
         """Pass a stop on to all."""
         self.stopping = True
         for process in self._processes:
@@ -114,7 +127,9 @@ class _Group:
         """Start all, wait for all; returns their exit codes. When one ends by an error, the others have a short time."""
         self._said.clear()
         address = f"127.0.0.1:{_free_port()}"
-        self._processes = [self._start(number, address) for number in range(self._nproc)]
+        self._processes = []
+        for number in range(self._nproc):
+            self._processes.append(self._start(number, address))  # one by one: a signal may come in between
         listeners = [threading.Thread(target=self._listen, args=[process]) for process in self._processes]
         for listener in listeners:
             listener.start()

@@ -12,7 +12,7 @@ from rich.table import Table
 from jaxcnn import experiment, hosts, loop, many, models
 from jaxcnn.cli.flags import SHORT, Flags, Stop, configure, fields
 from jaxcnn.config import Config, difference, from_json
-from jaxcnn.console import output, table
+from jaxcnn.console import show, table
 from jaxcnn.errors import UsageError, nearest
 from jaxcnn.fields import parse
 from jaxcnn.rundir import RESUME, RunDir
@@ -35,7 +35,7 @@ def main(arguments: list[str], stop: Stop) -> int:
             )
         return _train_many(runs, workdir, flags, stop)
     if place is not None:
-        hosts.join(place, flags["join_timeout"])
+        hosts.join(place, flags["join_timeout"], stop)
     summary = loop.run(
         config,
         workdir,
@@ -209,8 +209,7 @@ def _show_many(summary: dict[str, Any], folder: pathlib.Path) -> None:
         result.add_row(key, str(len(group["seeds"])), *cells)
     for name in summary["failed"]:
         result.add_row(name, "", "not finite")
-    output().print(result)
-    print("mean, ± half the 95 % confidence interval (standard deviation)")
+    show(result, "mean, ± half the 95 % confidence interval (standard deviation)")
 
 
 def _spread(spread: dict[str, float | None], percent: bool) -> str:
@@ -231,4 +230,4 @@ def _show(summary: dict[str, Any], run_dir: RunDir) -> None:
     }
     if run_dir.plots.is_dir():
         rows["pictures"] = _short(run_dir.plots)
-    output().print(table(summary["experiment"] or summary["model"], rows))
+    show(table(summary["experiment"] or summary["model"], rows))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jaxcnn import pulse
 from jaxcnn.data import image
 from jaxcnn.data.catalog import Dataset
 from jaxcnn.data.image import Box
@@ -95,6 +96,7 @@ class Reader:
         return Examples(images, labels, self.bad)
 
     def _write(self, record: Record, out: np.ndarray, choose: Callable[[int, int], Box] | None = None) -> int:
+        pulse.beat()
         stored, label, name = record
         if not 0 <= label < self._dataset.num_classes:
             raise DataError(f"{name}: label {label} is not in [0, {self._dataset.num_classes})")

@@ -1,10 +1,14 @@
 """T1 to T3: real processes, killed or asked to stop; the run that goes on ends where the undisturbed one does, bit for bit."""
 
+import contextlib
 import os
+import pathlib
+import pty
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import protocol
@@ -13,12 +17,14 @@ from conftest import ROOT, finish, saved_steps
 from protocol import SAVED_EVERY, complete, end, logged_steps, start, stopped_at, wait_until
 
 SLOW = """
-import os, pathlib, time
+import hashlib, os, pathlib, time
 
 from jaxcnn.data.stream import Stream
+from jaxcnn.writers import Journal
 from orbax.checkpoint._src.path import atomicity
 
 finalize, eval_batches = atomicity.CommitFileTemporaryPath.finalize, Stream.eval_batches
+record = Journal.record
 
 
 async def finalize_slowly(self):
@@ -36,7 +42,15 @@ def evaluate_slowly(self, batch_size):
         yield batch
 
 
+def record_slowly(self, step, sums):
+    if os.environ.get("SLOW_STEP") == str(step):
+        pathlib.Path(os.environ["MARK"]).touch()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes outside Python
+    record(self, step, sums)
+
+
 atomicity.CommitFileTemporaryPath.finalize, Stream.eval_batches = finalize_slowly, evaluate_slowly
+Journal.record = record_slowly
 """
 
 
@@ -181,6 +195,72 @@ def test_ctrl_c_twice_ends_at_once(rig):
     assert code in (75, 130)
     assert seconds < 5
     check_same(rig, "twice")
+
+
+def wait_for_words(process, words):
+    """Wait until it says so on standard error."""
+    timer = threading.Timer(60, process.kill)
+    timer.start()
+    assert any(words in line for line in process.stderr)
+    timer.cancel()
+
+
+@pytest.mark.protocol("T3")
+def test_ctrl_c_twice_ends_at_once_in_the_middle_of_a_step(rig):
+    folder, mark = rig[0], rig[0] / "mark-in-a-step"
+    process = start(folder, "in-a-step", SLOW_STEP="12", MARK=str(mark))
+    wait_until(mark.exists, process)
+    process.send_signal(signal.SIGINT)
+    wait_for_words(process, "SIGINT: saving, then stopping (again: end now)")
+    code, err, _ = end(process, signal.SIGINT)
+    assert code == 130, err
+    check_same(rig, "in-a-step")
+
+
+@pytest.mark.protocol("T3")
+def test_a_closed_terminal_saves_and_ends_with_75(rig):
+    """All that is written to it then fails, and nothing waits in a buffer."""
+    folder = rig[0]
+    ours, theirs = pty.openpty()
+    process = start(folder, "closed", stderr=theirs, TERM="xterm", PYTHONUNBUFFERED="1")
+    os.close(theirs)
+    os.set_blocking(ours, False)
+
+    def shown():
+        with contextlib.suppress(BlockingIOError):  # what nobody reads would stop it
+            os.read(ours, 1 << 16)
+        return len(logged_steps(folder, "closed")) >= 10
+
+    wait_until(shown, process)
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(protocol.TIMEOUT) == 75
+    check_same(rig, "closed")
+
+
+@pytest.mark.protocol("T3")
+def test_ctrl_c_twice_ends_what_a_supervisor_watches(rig):
+    folder, mark = rig[0], rig[0] / "mark-supervised"
+    process = start(folder, "supervised", "--max_restarts=1", SLOW_STEP="12", MARK=str(mark))
+    wait_until(mark.exists, process)
+    (child,) = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGINT)
+    wait_for_words(process, "SIGTERM: saving, then stopping")
+    code, err, _ = end(process, signal.SIGINT)
+    assert code == 130, err
+    wait_until(lambda: not pathlib.Path(f"/proc/{child}/cmdline").exists())
+    check_same(rig, "supervised")
+
+
+@pytest.mark.protocol("T3")
+def test_a_closed_terminal_does_not_end_the_supervisor_before_the_run_is_saved(rig):
+    folder = rig[0]
+    process = start(folder, "closed-supervised", "--max_restarts=1")
+    wait_until(lambda: len(logged_steps(folder, "closed-supervised")) >= 10, process)
+    code, err, _ = end(process, signal.SIGHUP)
+    assert code == 75, err
+    assert saved_steps(folder, "closed-supervised")[-1] == stopped_at(err)
+    check_same(rig, "closed-supervised")
 
 
 def test_a_run_does_not_end_with_whoever_reads_its_messages(rig):

@@ -1,5 +1,6 @@
 """T13 in part: what hangs ends with 6, shows where it stood, and goes on when started again."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 
 import pytest
 from conftest import ROOT, finish, saved_steps, start_training
+from PIL import Image
 from test_processes import EXPERIMENT, digest, pair, wait_for_step
 
 pytestmark = pytest.mark.protocol("T13")
@@ -44,9 +46,9 @@ def rig(tmp_path_factory):
 def test_a_run_that_hangs_ends_with_6_and_shows_its_stacks(rig):
     folder, straight = rig
     (folder / "hung").unlink(missing_ok=True)
-    code, err = finish(start_training(folder, "hangs", "--step_timeout=3", NPROC="1", HANG="1"))
+    code, err = finish(start_training(folder, "hangs", "--step_timeout=6", NPROC="1", HANG="1"))
     assert code == 6, err
-    assert "nothing was completed for 3 s (step_timeout)" in err.splitlines()[-1]
+    assert "nothing was completed for 6 s (step_timeout)" in err.splitlines()[-1]
     assert "record_or_hang" in err
     assert saved_steps(folder, "hangs")[-1] == 40
     code, err = finish(start_training(folder, "hangs", NPROC="1"))
@@ -54,10 +56,27 @@ def test_a_run_that_hangs_ends_with_6_and_shows_its_stacks(rig):
     assert digest(folder, "hangs") == straight
 
 
+def test_a_run_that_hangs_while_it_reads_its_data_ends_with_6(tmp_path):
+    for name in ("cats", "dogs"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "images" / name / "1.png")
+    os.mkfifo(tmp_path / "images" / "dogs" / "2.png")
+    (tmp_path / "rig.py").write_text(
+        "from jaxcnn import Config, DataConfig, LogConfig, ModelConfig\n"
+        "data = DataConfig('folder:images', train_split='train', eval_split='train', image_size=32, batch_size=2)\n"
+        "config = Config(steps=2, model=ModelConfig('lenet5'), data=data, log=LogConfig(plots=False))\n"
+    )
+    code, err = finish(start_training(tmp_path, "run", "--step_timeout=6", NPROC="1"))
+    assert code == 6, err
+    assert "nothing was completed for 6 s (step_timeout)" in err.splitlines()[-1]
+    assert "records.py" in err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
 def test_the_supervisor_starts_a_hanging_run_again(rig):
     folder, straight = rig
     (folder / "hung").unlink(missing_ok=True)
-    code, err = finish(start_training(folder, "again", "--step_timeout=3", "--max_restarts=1", NPROC="1", HANG="1"))
+    code, err = finish(start_training(folder, "again", "--step_timeout=6", "--max_restarts=1", NPROC="1", HANG="1"))
     assert code == 0, err
     assert "restart 1 of 1" in err
     assert digest(folder, "again") == straight
@@ -86,6 +105,17 @@ def test_the_other_of_two_ends_within_25_seconds(rig, how, record_property):
     for code, err in map(finish, pair(folder, name)):
         assert code == 0, err
     assert digest(folder, name) == digest(folder, f"straight-{how}")
+
+
+def test_what_is_read_slowly_is_not_taken_for_what_hangs():
+    """Each example read is a sign of life, and of those alone there is none when none is read any more."""
+    code = (
+        "import time; from jaxcnn import pulse; from jaxcnn.watchdog import Watchdog; watchdog = Watchdog(2.0)\n"
+        "for _ in range(8): pulse.beat(); time.sleep(0.5)\n"
+        "print('read', flush=True); time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (6, "read\n"), done.stderr
 
 
 def test_a_process_that_was_stopped_itself_is_not_taken_for_one_that_hangs():
