@@ -89,8 +89,8 @@ def test_import_makes_a_run_that_others_start_from(tmp_path, capsys):
     [
         ("resnet18_v2", [], [0.5] * 3),
         ("googlenet", [], [0.5] * 3),
-        ("vgg11", [], []),
-        ("vgg11", ["--mean=0,0,1"], [0, 0, 1]),
+        ("resnet18", [], []),
+        ("resnet18", ["--mean=0,0,1"], [0, 0, 1]),
     ],
 )
 def test_images_are_normalised_as_the_published_weights_want(tmp_path, monkeypatch, capsys, name, flags, mean):

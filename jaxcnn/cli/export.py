@@ -1,5 +1,7 @@
 """``export RUN_DIR FILE``: the weights of a run's checkpoint, for torchvision, timm or whoever reads safetensors."""
 
+import numpy as np
+
 from jaxcnn import interop
 from jaxcnn.cli import saved
 from jaxcnn.cli.flags import Flags, Stop
@@ -24,8 +26,8 @@ def main(arguments: list[str], stop: Stop) -> int:
     task, state = saved.open_state(run_dir, config, flags["checkpoint"], run_dir.read_dataset())
     variables, name = state.variables(), config.model.name
     known = interop.has_twin(name, **config.model.overrides)
-    arrays = interop.to_torch(name, variables, **config.model.overrides) if known else named_leaves(variables)
-    interop.write_state_dict(path, arrays)
+    named = {key: np.asarray(leaf) for key, leaf in named_leaves(variables).items()}
+    interop.write_state_dict(path, interop.to_torch(name, variables, **config.model.overrides) if known else named)
     rows = {
         "network": f"{name}, {task.config.model.num_classes or task.dataset.num_classes:,} classes",
         "parameters": f"{num_elements(variables['params']):,}",
