@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, traverse_util
 
+import jaxcnn.interop.torch_names as torch_names
 from jaxcnn import rng, tree
 from jaxcnn.errors import UsageError
-from jaxcnn.interop import torch_names
 from jaxcnn.interop.torch_names import flattened_side, is_convolution, our_path, rules, torch_path
 from jaxcnn.models.registry import create_model, input_shape
 
