@@ -44,9 +44,7 @@ def output(width: int = 240) -> Console:
 
 def show(*parts: Table | str) -> None:
     """Tables and lines about work that is done and kept: when nobody can read them, nothing is lost."""
-    with contextlib.suppress(
-        OSError
-    ):  # standard output goes to a file, and its disk is full; or its terminal is closed
+    with contextlib.suppress(OSError):  # a file on a full disk, or a terminal that is closed
         for part in parts:
             output().print(part)
     flushed(sys.stdout)

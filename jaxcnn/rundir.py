@@ -73,9 +73,8 @@ class BadRecords:
         for found in self._found.values():
             found.update(hosts.union(found))
         if len(self) and hosts.is_first():
-            found = {
-                split: dict(records) for split, records in self._found.items()
-            }  # readers go on while it is written
+            # Readers go on while it is written.
+            found = {split: dict(records) for split, records in self._found.items()}
             write_text(self._path, json.dumps(found, indent=2) + "\n")
 
 

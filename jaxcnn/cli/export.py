@@ -26,8 +26,11 @@ def main(arguments: list[str], stop: Stop) -> int:
     task, state = saved.open_state(run_dir, config, flags["checkpoint"], run_dir.read_dataset())
     variables, name = state.variables(), config.model.name
     known = interop.has_twin(name, **config.model.overrides)
-    named = {key: np.asarray(leaf) for key, leaf in named_leaves(variables).items()}
-    interop.write_state_dict(path, interop.to_torch(name, variables, **config.model.overrides) if known else named)
+    if known:
+        arrays = interop.to_torch(name, variables, **config.model.overrides)
+    else:
+        arrays = {key: np.asarray(leaf) for key, leaf in named_leaves(variables).items()}
+    interop.write_state_dict(path, arrays)
     rows = {
         "network": f"{name}, {task.config.model.num_classes or task.dataset.num_classes:,} classes",
         "parameters": f"{num_elements(variables['params']):,}",

@@ -33,7 +33,7 @@ def builder(dataset: Dataset, data_dir: str | None) -> Any:
     if dataset.origin == "ours":
         try:
             lock = (cache_dir() / "digits.lock").open("a")  # several first starts at once: one prepares
-        except PermissionError:  # a cache of others: it holds them, or cannot
+        except OSError:  # a cache that is not ours to write: it holds them, or cannot
             return _prepared_digits()
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

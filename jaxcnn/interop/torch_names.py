@@ -117,7 +117,7 @@ def is_convolution(model: linen.Module, ours: str) -> bool:
     return "se" in ours.split("/") or (isinstance(model, ResNet) and model.block.startswith("preact") and ours == "fc")
 
 
-def is_centred(model: linen.Module) -> bool:
+def takes_centred_pixels(model: linen.Module) -> bool:
     """Whether published weights take pixels from -1 to 1: torchvision's of GoogLeNet, timm's of pre-activation ResNets."""
     return isinstance(model, GoogLeNet) or (isinstance(model, ResNet) and model.block.startswith("preact"))
 

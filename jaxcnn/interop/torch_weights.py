@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, traverse_util
 
-import jaxcnn.interop.torch_names as torch_names
 from jaxcnn import rng, tree
 from jaxcnn.errors import UsageError
-from jaxcnn.interop.torch_names import flattened_side, is_convolution, our_path, rules, torch_path
+from jaxcnn.interop.torch_names import flattened_side, is_convolution, our_path, rules, takes_centred_pixels, torch_path
 from jaxcnn.models.registry import create_model, input_shape
 
 _LEAVES = {  # what torch calls a leaf -> collection and name of ours, for layers with a kernel and for norms
@@ -69,7 +68,7 @@ def from_torch(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> di
 
 def is_centred(name: str) -> bool:
     """Whether the published weights of the network take pixels from -1 to 1, not ImageNet's mean and deviation."""
-    return torch_names.is_centred(create_model(name, 1))
+    return takes_centred_pixels(create_model(name, 1))
 
 
 def has_twin(name: str, **overrides: Any) -> bool:
