@@ -22,16 +22,24 @@ def list_experiments() -> list[str]:
     return sorted(path.stem for path in directory().glob("*.py") if not path.stem.startswith("_"))
 
 
+def find(name: str) -> pathlib.Path:
+    """The file of an experiment, which need not exist."""
+    return (pathlib.Path(name) if _is_path(name) else directory() / f"{name}.py").resolve()
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".py") or "/" in name
+
+
 def load(name: str) -> Config:
     """The config of an experiment, given by name or by the path of a Python file. The file is executed.
 
     Raises:
       UsageError: there is no such experiment, the file does not run, or it sets no ``config``.
     """
-    is_path = name.endswith(".py") or "/" in name
-    path = pathlib.Path(name) if is_path else directory() / f"{name}.py"
+    path = find(name)
     if not path.is_file():
-        if is_path:
+        if _is_path(name):
             raise UsageError(f"experiment {name!r}: there is no such file")
         known = list_experiments()
         raise UsageError(
@@ -41,7 +49,7 @@ def load(name: str) -> Config:
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
         raise UsageError(f"experiment {path}: must set `config = Config(...)`, found {type(config).__name__}")
-    return replace(config, {"experiment": str(path.resolve()) if is_path else name})
+    return replace(config, {"experiment": str(path) if _is_path(name) else name})
 
 
 def _execute(path: pathlib.Path) -> types.ModuleType:

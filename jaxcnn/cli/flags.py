@@ -10,7 +10,7 @@ from rich.table import Table
 
 from jaxcnn.config import Config, leaves, replace
 from jaxcnn.console import output
-from jaxcnn.errors import UsageError
+from jaxcnn.errors import UsageError, nearest
 from jaxcnn.fields import Rule, kind_name, parse
 from jaxcnn.models.registry import list_models, overridable
 
@@ -82,12 +82,21 @@ class Flags:
             raise UsageError(f"Unknown command line flag '{special[0]}'")  # absl would read any file, accept any typo
         try:
             rest = self.values(["jaxcnn", *arguments], known_only=known_only)[1:]
+        except flags.UnrecognizedFlagError as error:
+            raise UsageError(f"Unknown command line flag '{error.flagname}'{self._meant(error.flagname)}") from None
         except flags.Error as error:
             raise UsageError(str(error)) from None
         if self["help"] and not known_only:
             self.print_help()
             sys.exit(0)
         return rest
+
+    def _meant(self, name: str) -> str:
+        """The flags that end so, as ``momentum``, or have these initials, as ``lr``, else those that are spelt nearly so."""
+        known = [*self._kinds, *self._short.values()]
+        last = {flag: flag.rpartition(".")[2] for flag in known}
+        close = [f for f in known if name in (last[f], "".join(word[0] for word in last[f].split("_")))]
+        return f"; did you mean {' or '.join(f'--{flag}' for flag in close)}?" if close else nearest(name, known)
 
     def names(self) -> list[str]:
         """The names of all flags so far."""

@@ -70,9 +70,15 @@ def main(argv: list[str] | None = None) -> None:
             traceback.print_exc()
         complain(f"jaxcnn: {error.filename or 'standard output or a file'}: {error.strerror or error}")
         _leave(2, argv is None)
-    except Exception:
-        traceback.print_exc()
-        _leave(1, argv is None)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in reason:
+            traceback.print_exc()
+            _leave(1, argv is None)
+        if debug:
+            traceback.print_exc()
+        complain(f"jaxcnn: there is not memory enough ({reason[:200]}); use a smaller --batch_size, or smaller images")
+        _leave(2, argv is None)
 
 
 def _pretend(arguments: list[str]) -> None:

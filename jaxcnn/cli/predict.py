@@ -13,8 +13,9 @@ from jaxcnn.cli import saved
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.console import output
 from jaxcnn.data import image
-from jaxcnn.errors import UsageError
+from jaxcnn.errors import DataError, UsageError
 from jaxcnn.rundir import RunDir
+from jaxcnn.streams import complain
 from jaxcnn.task import Task
 
 _FORMATS = ("table", "csv", "json")
@@ -45,18 +46,32 @@ def main(arguments: list[str], stop: Stop) -> int:
         run_dir, saved.read_config(run_dir, flags), flags["checkpoint"], run_dir.read_dataset()
     )
 
-    images = np.stack([_as_trained(file, task, flags["invert"]) for file in files])
     predict, size = task.predict_step(), meshes.round_up(min(_BATCH, len(files)), task.mesh)
-    padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), np.uint8)])
-    chances = [
-        np.asarray(predict(state.variables(), padded[start : start + size])) for start in range(0, len(padded), size)
-    ]
-    names = task.dataset.class_names
-    results = []
-    for file, chance in zip(files, np.concatenate(chances), strict=False):
-        order = np.argsort(-chance[: len(names)], kind="stable")[: flags["top"]]
-        results.append((str(file), [(names[k], float(chance[k])) for k in order]))
-    _print(results, flags["format"])
+    names, results, unread = task.dataset.class_names, [], []
+    for start in range(0, len(files), size):
+        read: list[tuple[pathlib.Path, np.ndarray]] = []
+        for file in files[start : start + size]:
+            try:
+                read.append((file, _as_trained(file, task, flags["invert"])))
+            except DataError as error:  # the other files are worth their answers
+                unread.append(error)
+        if not read:
+            continue
+        images = np.stack([pixels for _, pixels in read])
+        padded = np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), np.uint8)])
+        for (file, _), chance in zip(read, np.asarray(predict(state.variables(), padded)), strict=False):
+            order = np.argsort(-chance[: len(names)], kind="stable")[: flags["top"]]
+            results.append((str(file), [(names[k], float(chance[k])) for k in order]))
+    if results:
+        _print(results, flags["format"])
+    if len(unread) > 1:
+        for error in unread:
+            complain(f"jaxcnn: {error}")
+        raise DataError(
+            f"{len(unread)} of {len(files)} files are no images that can be read, see above; they were left out"
+        )
+    if unread:
+        raise unread[0]
     return 0
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from jaxcnn import complexity, models
+from jaxcnn import complexity, experiment, models
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.complexity import Layer
 from jaxcnn.console import output
@@ -39,6 +39,7 @@ _TOLERANCE = 0.15  # the slide rounds, and counts weights without biases: what i
 def main(arguments: list[str], stop: Stop) -> int:
     """A table per layer, or of two networks side by side."""
     flags = Flags("summary MODEL [--flag=value ...]\n       summary --compare MODEL MODEL")
+    flags.define("experiment", str | None, None, "file that registers the network, when it is your own")
     flags.define("compare", bool, False, "two networks side by side, in the rows of the lecture's complexity table")
     flags.define(
         "num_classes", int | None, None, "number of classes; none: 1,000 for networks of ImageNet's size, else 10"
@@ -46,6 +47,9 @@ def main(arguments: list[str], stop: Stop) -> int:
     flags.define(
         "image_size", int | None, None, "rows and columns of the image; none: those the network was published for"
     )
+    flags.parse(arguments, known_only=True)
+    if flags["experiment"]:
+        experiment.load(flags["experiment"])
     networks = [word for word in arguments if word in models.list_models()]
     if len(networks) == 1:
         flags.define_network(networks[0])

@@ -24,6 +24,8 @@ def main(arguments: list[str], stop: Stop) -> int:
     if flags["config"] and not flags["workdir"]:
         raise UsageError("--config repeats a run in a directory of its own: give --workdir too")
     workdir = flags["workdir"] or default_workdir(original, config)
+    if flags["together"] not in many.WAYS:
+        raise UsageError(f"--together={flags['together']} must be one of {', '.join(many.WAYS)}")
     if flags["resume"] not in RESUME:
         raise UsageError(f"--resume={flags['resume']} must be one of {', '.join(RESUME)}")
     runs = many.variations(config, flags["seeds"], _read_sweep(flags["sweep"], config))
@@ -34,6 +36,8 @@ def main(arguments: list[str], stop: Stop) -> int:
                 f"--seeds={flags['seeds']} and --sweep={flags['sweep']} are for one process: its devices train runs of their own"
             )
         return _train_many(runs, workdir, flags, stop)
+    if not flags["workdir"]:
+        _check_own(workdir, config)
     if place is not None:
         hosts.join(place, flags["join_timeout"], stop)
     summary = loop.run(
@@ -60,6 +64,8 @@ def _train_many(runs: dict[str, Config], workdir: str | pathlib.Path, flags: Fla
         several = [f"seeds={flags['seeds']}"] if flags["seeds"] > 1 else []
         several += [_word(flags["sweep"])] if flags["sweep"] else []
         workdir = pathlib.Path(f"{workdir}-{'-'.join(several)}")
+        for name, config in runs.items():
+            _check_own(workdir / name, config)
     summary = many.run(
         runs, workdir, way=flags["together"], resume=flags["resume"], num_devices=flags["num_devices"], stop=stop
     )
@@ -182,6 +188,14 @@ def default_workdir(base: Config, config: Config) -> pathlib.Path:
     if len(suffix) > 80:
         suffix = "-" + hashlib.sha256(json.dumps(changes, sort_keys=True, default=str).encode()).hexdigest()[:12]
     return pathlib.Path("runs") / (name + suffix)
+
+
+def _check_own(workdir: str | pathlib.Path, config: Config) -> None:
+    """UsageError when the run in a default directory is that of another file, which has the same name."""
+    run_dir = RunDir(workdir)
+    other = run_dir.read_config().experiment if run_dir.config.is_file() else config.experiment
+    if experiment.find(other) != experiment.find(config.experiment):
+        raise UsageError(f"workdir={workdir} holds the run of {other}, not of {config.experiment}; give a --workdir")
 
 
 def _word(value: Any) -> str:
