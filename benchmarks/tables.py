@@ -54,7 +54,7 @@ def records_table() -> str:
     for name, row in result["rows"].items():
         lines.append(
             f"| `{name}` | {row['target_percent']:g} % | {row['mean_accuracy_percent']:.2f} % | {row['seconds']['n']} "
-            f"| {row['mean_seconds']:,.2f} s | {row['on']} |"
+            f"| {row['mean_seconds']:,.2f} s{'' if row['reached'] else ' (not reached)'} | {row['on']} |"
         )
     return "\n".join([*lines, "", _footnote(result)])
 

@@ -100,7 +100,7 @@ def sections() -> list[Section]:
     return [
         Section(
             "From the perceptron to layers",
-            "A feedforward network is a row of affine maps, each followed by a function of single numbers. It learns "
+            "A feedforward network is a sequence of affine maps, each followed by an elementwise nonlinearity. It learns "
             "by stochastic gradient descent; the gradient comes from the chain rule, backwards. "
             "`tests/test_functional.py` holds the backward pass by hand and compares it with `jax.grad`. The slide's "
             "loop never sets its sum of gradients to zero; `jaxcnn/step.py` is the loop.",
@@ -128,7 +128,7 @@ def sections() -> list[Section]:
         ),
         Section(
             "LeNet-5",
-            "The table's network has 61,706 parameters, and reaches the error that LeCun et al. (1998) report (see "
+            "The table's network has 61,706 parameters, and makes fewer errors than LeCun et al. (1998) report (see "
             "the README). MNIST has 60,000 training images; the slide's 50,000 are a split of them.",
             ["./launch.sh train lenet_mnist --data_dir=DIR"],
             [
@@ -165,8 +165,8 @@ def sections() -> list[Section]:
         ),
         Section(
             "Batch normalisation",
-            "Each channel is brought to mean 0 and variance 1 over the minibatch, then scaled and shifted. That it "
-            "does not work by less covariate shift was shown by Santurkar et al. (2018), whom the slide means.",
+            "Each channel is brought to mean 0 and variance 1 over the minibatch, then scaled and shifted. "
+            "Santurkar et al. (2018), whom the slide refers to, showed that reducing covariate shift is not why it works.",
             claims=["batch_norm_rates", "batch_norm_noise", "batch_norm_batch", "batch_norm_dropout"],
         ),
         Section("Deeper is better, but still efficient", "", claims=["efficiency", "history"]),
@@ -210,7 +210,7 @@ def document() -> str:
         "Written by `docs/lecture.py` from the code and from `benchmarks/results/claims`. A claim is put to the test "
         "by two ways of training that differ in it alone, seed by seed. Question and threshold are in "
         "`jaxcnn/claims`; it holds when the whole 95 % interval (Student) lies beyond the threshold, does not hold "
-        "here when it lies on the other side, and is undecided else. Networks and images are small: what does not "
+        "here when it lies on the other side, and is otherwise undecided. Networks and images are small: what does not "
         "hold here may hold at scale. The CIFAR-10 of these results is a copy that was encoded as JPEG once more.",
     ]
     for number, section in enumerate(sections(), 1):

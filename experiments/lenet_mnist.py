@@ -1,4 +1,4 @@
-"""LeNet-5 on MNIST: at most the 0.95 % test error of LeCun et al. (1998, section III).
+"""LeNet-5 on MNIST: LeCun et al. (1998, section III) report 0.95 % test error, and 0.8 % with distorted images, as here.
 
 ./launch.sh train lenet_mnist --data_dir=DIR
 

@@ -1,4 +1,4 @@
-"""ResNet-50 on ImageNet: 24.7 % top-1 error, one crop (He et al. 2016a); 23.9 % for v1.5, which this is, in 90 epochs.
+"""ResNet-50 on ImageNet: 24.7 % top-1 error, one crop (the authors' repository); 23.9 % for v1.5, as here (torchvision).
 
 ./launch.sh train resnet50_imagenet --data_dir=DIR
 

@@ -6,6 +6,7 @@ Flags, ``--help``, ``config.json``, the checks and the comparison on resume are 
 import copy
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -117,8 +118,11 @@ def leaves(config: Any, prefix: str = "") -> dict[str, tuple[Any, Any, Rule]]:
 def replace(config: Config, values: Mapping[str, Any]) -> Config:
     """A copy of ``config`` with values at dotted paths; an unknown path is a UsageError with the nearest name.
 
-    A path ``model.X`` that is no field of ``ModelConfig`` is a field of the network itself (``overrides``).
+    A path ``model.X`` that is no field of ``ModelConfig`` is a field of the network itself (``overrides``). Of steps and
+    epochs, the one that is given replaces the other.
     """
+    if values.keys() & {"steps", "epochs"}:
+        values = {"steps": None, "epochs": None} | dict(values)
     changes: dict[str, Any] = {}
     for path, value in values.items():
         section, _, name = path.rpartition(".")
@@ -225,3 +229,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _names(value: Any) -> set[str]:
     """Names of a config's fields; none for a plain value."""
     return {field.name for field in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
+
+
+def total_steps(config: Config, num_examples: int) -> int:
+    """Updates in the whole run."""
+    steps = (config.epochs or 0) * num_examples / config.data.batch_size
+    steps = config.steps or round(steps, 6)  # 0.07 epochs of 100 examples are 7
+    if steps >= 2**31:
+        raise UsageError(f"epochs={config.epochs} are {steps:.3g} steps, which must be < {2**31}")
+    return math.ceil(steps)
+
+
+def steps_per_epoch(config: Config, num_examples: int) -> int:
+    """Updates between two end-of-epoch actions, at least one."""
+    return max(1, round(num_examples / config.data.batch_size))

@@ -36,7 +36,7 @@ def console() -> Console:
 
 def output(width: int = 240) -> Console:
     """Standard output for tables: as wide as the terminal, and elsewhere, by itself, wide enough for any table."""
-    result = _StandardOutput(highlight=False)
+    result = _StandardOutput(highlight=False, markup=False)  # a file may be called d[0].png
     if not result.is_terminal:
         result.width = width
     return result

@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen
 
 from jaxcnn import hosts
-from jaxcnn.errors import DataError
+from jaxcnn.errors import DataError, UsageError
 from jaxcnn.flight import Flight
 from jaxcnn.metrics import classification_sums, means
 from jaxcnn.typing import Array, Batch, Sums, Variables
@@ -18,21 +18,23 @@ from jaxcnn.typing import Array, Batch, Sums, Variables
 Views = Callable[[Array], list[Array]]
 
 
-def make_views(kind: str, size: int) -> Views:
+def make_views(kind: str, size: tuple[int, int]) -> Views:
     """``images -> [views of them, ...]``, whose probabilities are averaged.
 
     "one" is the image itself; "flip" the image and its mirror image; "ten" the corners and the centre, ``size`` rows and
     columns each, of a larger image, and their mirror images (Krizhevsky et al. 2012, section 4.1); "shift" the image, itself
     moved by a pixel to the upper left and to the lower right, and the mirror images of these (Jordan 2024, section 3.5).
     """
+    if kind == "ten" and size[0] != size[1]:
+        raise UsageError(f"data.eval_views=ten crops squares, and images are {size[0]}x{size[1]}; set data.image_size")
 
     def views(image_BHWC: Array) -> list[Array]:
         found = [image_BHWC]
         if kind == "ten":
             _, rows, columns, _ = image_BHWC.shape
-            bottom, right = rows - size, columns - size
+            bottom, right = rows - size[0], columns - size[1]
             places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
-            found = [image_BHWC[:, top : top + size, left : left + size] for top, left in places]
+            found = [image_BHWC[:, top : top + size[0], left : left + size[1]] for top, left in places]
         if kind == "shift":
             _, rows, columns, _ = image_BHWC.shape
             larger = jnp.pad(image_BHWC, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")

@@ -5,6 +5,9 @@ devices, which each device runs on its shards in turn; the eight results are gat
 device makes the same update. Programs that only move data stand between them, so that nothing that computes is ever compiled
 together with something that depends on the number of devices.
 
+One number is left out: the norm of the whole gradient, whose sum XLA fuses with other parts on one device than on several. The
+last bit of ``grad_norm`` may differ, and clipping by it is refused.
+
 What it costs: eight gradients cross the network instead of one and lie on each device. BatchNorm sees a shard
 (``ghost`` with an eighth of the batch). The thread count must be the same everywhere: ``NPROC=8``, which the command line sets.
 """

@@ -59,6 +59,8 @@ def _execute(path: pathlib.Path) -> types.ModuleType:
     assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses look their module up here
+    if path.parent != directory().resolve() and str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # as Python does: the file may import its neighbours
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # no __pycache__ beside the user's file
     try:
         spec.loader.exec_module(module)

@@ -13,15 +13,15 @@ import jax
 from jaxcnn import checkpoint, complexity, environment, execution, hosts, memory, precise, transfer, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.ahead import compiled_ahead
-from jaxcnn.config import Config, leaves, to_json
+from jaxcnn.config import Config, leaves, steps_per_epoch, to_json, total_steps
 from jaxcnn.console import say
 from jaxcnn.errors import CheckpointError, Preempted, UsageError
 from jaxcnn.evaluate import Split, evaluate, predictions
-from jaxcnn.rundir import BadRecords, RunDir, read_rows, write_text
+from jaxcnn.rundir import BadRecords, RunDir, read_rows
 from jaxcnn.saver import Saver
 from jaxcnn.state import State
 from jaxcnn.step import TrainStep
-from jaxcnn.task import Task, build, steps_per_epoch, total_steps
+from jaxcnn.task import Task, build
 from jaxcnn.watchdog import Watchdog
 from jaxcnn.writers import Journal, Row, check_tensorboard
 
@@ -63,7 +63,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     train_step: TrainStep | None = None,
 ) -> dict[str, Any]:
-    """``run`` of a task that is built already; ``train_step`` is its update, where that too is there already."""
+    """``run`` of a task that is built already; ``train_step`` is its update, if that exists already."""
     config, data = task.config, task.config.data
     meshes.check_batch("data.batch_size", data.batch_size, task.mesh, config.optimizer.accumulate)
     num_train, num_eval = task.num_examples(data.train_split), task.num_examples(data.eval_split)
@@ -90,6 +90,7 @@ def train(
         stack.callback(watchdog.close)
         stop = watchdog.alive(hosts.together(stop))
         fingerprints = {split: task.fingerprint(split) for split in (data.train_split, data.eval_split)}
+        fingerprints["mean, deviation and classes"] = task.dataset.essence()
         hosts.agree(_facts(task, resume, num_train, num_eval) | fingerprints)  # nobody has written anything yet
 
         saved = checkpoint.steps(run_dir.checkpoints)
@@ -155,7 +156,7 @@ def train(
             done = steps[-1]
             if done == total and config.precise_batches:
                 more = train.train_batches(config.seed, data.batch_size, total)
-                state = precise.estimated(state, task.moments_step(), more, config.precise_batches)
+                state = precise.estimated(state, task.moments_step(), more, config.precise_batches, stop)
             for number in steps:
                 journal.record(number, sums)
             if due(done, *intervals) or stop():
@@ -179,8 +180,7 @@ def train(
                 _draw(task, state, test, run_dir, eval_batch_size)
             except Exception as error:  # a picture is not worth a run
                 say(f"plots not drawn ({type(error).__name__}: {error})")
-        if hosts.is_first():
-            write_text(run_dir.summary, json.dumps(summary, indent=2) + "\n")
+        run_dir.write_summary(summary)
     return summary
 
 
@@ -207,7 +207,7 @@ def _circumstances(task: Task) -> dict[str, str]:
 def _restore_or_init(
     task: Task, run_dir: RunDir, weights: dict[str, Any], fingerprints: dict[str, str]
 ) -> tuple[State, float]:
-    """The state to go on from, and the seconds of training behind it. UsageError when the data are others than before."""
+    """The state to go on from, and the seconds of training behind it. UsageError when the data have changed."""
     checkpoint.clean(run_dir.checkpoints, warn=say)
     restored = checkpoint.restore(run_dir.checkpoints, task.abstract, warn=say)
     hosts.meet("state restored")

@@ -8,7 +8,6 @@ the other ("turns"), each on a device of its own ("devices"), or as one stacked 
 import dataclasses
 import functools
 import itertools
-import json
 import math
 import os
 import pathlib
@@ -24,13 +23,13 @@ from jax.sharding import Mesh
 
 from jaxcnn import loop
 from jaxcnn import mesh as meshes
-from jaxcnn.config import TRACED, Config, leaves, replace, to_json
+from jaxcnn.config import TRACED, Config, leaves, replace, to_json, total_steps
 from jaxcnn.console import muted, say
 from jaxcnn.errors import JaxcnnError, NonFiniteError, Preempted, UsageError
-from jaxcnn.rundir import RunDir, write_text
+from jaxcnn.rundir import RunDir
 from jaxcnn.state import State
 from jaxcnn.step import TrainStep
-from jaxcnn.task import Task, build, total_steps
+from jaxcnn.task import Task, build
 from jaxcnn.typing import Batch, PyTree, Sums
 
 WAYS = ("auto", "turns", "devices", "vmap")
@@ -51,7 +50,7 @@ def variations(config: Config, seeds: int = 1, sweep: Mapping[str, Sequence[Any]
     found = {}
     for values in itertools.product(*axes.values()):
         changes = dict(zip(axes, values, strict=True))
-        name = ",".join(f"{path.rpartition('.')[2]}={value}" for path, value in changes.items())
+        name = ",".join(f"{path.rpartition('.')[2]}={value}" for path, value in changes.items()).replace("/", "_")
         found[name] = replace(config, changes)
     return found
 
@@ -87,12 +86,13 @@ def run(
     if way == "auto":
         way = "devices" if mesh.size > 1 else "turns"
     folder = pathlib.Path(workdir)
-    for name, config in runs.items():
-        RunDir(folder / name).check(config, resume)
     train = functools.partial(_train, folder=folder, resume=resume)
     groups: dict[str, list[str]] = {}  # runs that share a program
     for name, config in runs.items():
+        RunDir(folder / name).check(config, resume)
         groups.setdefault(to_json(_without(config)), []).append(name)
+    for names in groups.values() if len(groups) > 1 else ():  # what cannot be trained is found before others are
+        build(runs[names[0]], num_devices)
     results: dict[str, dict[str, Any] | JaxcnnError] = {}
     with RunDir(folder).locked_as_folder():
         for names in groups.values():
@@ -106,7 +106,7 @@ def run(
     if not done:
         raise NonFiniteError("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
     summary = {"groups": summarise(done, runs), "runs": done, "failed": failed, "way": way}
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    RunDir(folder).write_summary(summary)
     return summary
 
 

@@ -9,9 +9,10 @@ import jax
 
 from jaxcnn import complexity, tree
 from jaxcnn import mesh as meshes
+from jaxcnn.config import total_steps
 from jaxcnn.data.splits import split_size
 from jaxcnn.errors import DataError, UsageError
-from jaxcnn.task import Task, total_steps
+from jaxcnn.task import Task
 
 
 @dataclasses.dataclass(frozen=True)

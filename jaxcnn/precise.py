@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxcnn import rng
+from jaxcnn.errors import Preempted
 from jaxcnn.flight import Flight
 from jaxcnn.nn import BatchNorm
 from jaxcnn.state import State
@@ -68,11 +69,17 @@ def make_moments(
     return moments
 
 
-def estimated(state: State, moments: Moments, batches: Iterator[Batch], num_batches: int) -> State:
+def estimated(
+    state: State,
+    moments: Moments,
+    batches: Iterator[Batch],
+    num_batches: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> State:
     """The state with the moments of ``num_batches`` batches in the place of the running ones, for evaluation.
 
     Mean of the means, and ``mean(variance + mean**2) - mean(mean)**2``. Of a state with an average of the weights, that
-    average and its moments are meant. A network without BatchNorm stays as it is.
+    average and its moments are meant. A network without BatchNorm stays as it is. Preempted when ``stop()`` becomes true.
     """
     variables = state.variables()
     if not variables["batch_stats"]:
@@ -82,6 +89,10 @@ def estimated(state: State, moments: Moments, batches: Iterator[Batch], num_batc
         found = _powers(moments(variables, batch, state.step + number))
         total = found if total is None else jax.tree.map(jnp.add, total, found)
         flight.add(total)
+        if stop():  # the last update is not saved before it has its moments
+            raise Preempted(
+                "stopped while BatchNorm's moments were estimated; the same command goes on from the last save"
+            )
     found = _moments(jax.tree.map(lambda leaf: leaf / num_batches, total))
     batch_stats = jax.tree_util.tree_map_with_path(
         lambda path, new, old: new if is_moment(path) else old, found, variables["batch_stats"]

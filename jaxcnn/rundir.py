@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 from jaxcnn import checkpoint, hosts
 from jaxcnn.config import Config, difference, from_json, to_json
@@ -125,6 +126,8 @@ class RunDir:
         """
         if resume not in RESUME:
             raise UsageError(f"resume={resume!r} must be one of {', '.join(RESUME)}")
+        if odd := sorted(set("[]?*") & set(str(self.path))):
+            raise UsageError(f"workdir={self.path} must hold no {' '.join(odd)}, which orbax takes for a pattern")
         self._check_writable(num_bytes)
         for path, kind in (
             (self.checkpoints, "directory"),
@@ -182,10 +185,22 @@ class RunDir:
 
     def write_config(self, config: Config, dataset: Dataset) -> None:
         """Write config.json and dataset.json, on the first process: with the first the directory is this run's."""
-        if not hosts.is_first():
-            return
-        write_text(self.config, to_json(config))
-        write_text(self.dataset, catalog.to_json(dataset))
+        if hosts.is_first():
+            self._write(self.config, to_json(config))
+            self._write(self.dataset, catalog.to_json(dataset))
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write summary.json, on the first process."""
+        if hosts.is_first():
+            self._write(self.summary, json.dumps(summary, indent=2) + "\n")
+
+    def _write(self, path: pathlib.Path, text: str) -> None:
+        try:
+            write_text(path, text)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} cannot be written: {error.strerror or error}; make room, then give the same command again"
+            ) from error
 
     def read_dataset(self) -> Dataset | None:
         """The dataset of the run as it was described when it began; None when that was not written or is damaged."""

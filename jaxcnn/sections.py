@@ -94,7 +94,7 @@ class DataConfig:
     threads: int | None = option(
         None, "threads that read a streamed split; none: one a core", at_least=1, at_most=1024, on_resume="silent"
     )
-    ahead: int = option(2, "batches that are read ahead of the one in use", at_least=1, on_resume="silent")
+    ahead: int = option(2, "batches read ahead of the one in use", at_least=1, at_most=1024, on_resume="silent")
     max_bad_records: int = option(
         0, "unreadable examples of a split that are left out and counted; one more ends the run", at_least=0
     )

@@ -166,20 +166,26 @@ def make_update(
         direction, opt_state = optimizer.update(grads, state.opt_state, shown)
         learning_rate = schedule(state.step)
         params = jax.tree.map(lambda p, d, stays: p if stays else p - learning_rate * d, state.params, direction, fixed)
+        batch_stats = jax.tree.map(  # equal parts of a batch would add up to the frozen moments but for rounding
+            lambda new, old, stays: old if stays else new,
+            gradient.batch_stats,
+            state.batch_stats,
+            frozen(state.batch_stats),
+        )
         ema = {}
         if ema_decay is not None:
             move = functools.partial(optax.incremental_update, step_size=1 - ema_decay)
             averages = state.ema["batch_stats"]
             moments = jax.tree_util.tree_map_with_path(
-                lambda path, new, old: move(new, old) if is_moment(path) else new, gradient.batch_stats, averages
+                lambda path, new, old: move(new, old) if is_moment(path) else new, batch_stats, averages
             )
             ema = {"params": move(params, state.ema["params"]), "batch_stats": moments}
         grad_norm = norm(grads)
-        guarded = [gradient.sums["objective"], grad_norm, params, gradient.batch_stats]
+        guarded = [gradient.sums["objective"], grad_norm, params, batch_stats]
         bad = jnp.array([False, *(~all_finite(part) for part in guarded)])
         nonfinite = jnp.argmax(bad).astype(jnp.int32)  # the first that is true; 0 when none is
         sums = {**gradient.sums, "grad_norm": grad_norm, "learning_rate": learning_rate, "nonfinite": nonfinite}
-        updated = State(state.step + 1, params, gradient.batch_stats, opt_state, ema)
+        updated = State(state.step + 1, params, batch_stats, opt_state, ema)
         if skip_nonfinite:
             unchanged = state._replace(step=updated.step)
             updated = jax.tree.map(lambda new, old: jnp.where(nonfinite == 0, new, old), updated, unchanged)

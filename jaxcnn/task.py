@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,11 +14,11 @@ import optax
 from flax import linen
 from jax.sharding import Mesh
 
-from jaxcnn import exact, models, precise, schedules, step, tree
+from jaxcnn import complexity, exact, models, precise, schedules, step, tree
 from jaxcnn import mesh as meshes
 from jaxcnn.augment import pipeline
 from jaxcnn.config import Config, traced
-from jaxcnn.data import catalog, source
+from jaxcnn.data import catalog, crop, source
 from jaxcnn.data.reader import Reader
 from jaxcnn.data.resident import Resident
 from jaxcnn.data.splits import split_size
@@ -80,6 +81,13 @@ class Task:
 
     def check(self, train_step: step.TrainStep) -> None:
         """Trace the update without running it. UsageError when the network fails in it or gives other logits than one a class."""
+        self.views()  # raises where they do not fit the images
+        layers = complexity.layers(self.model, self.image_shape) if self.mesh.shape["model"] > 1 else ()
+        if grouped := [layer.name for layer in layers if layer.groups > 1]:
+            raise UsageError(
+                f"mesh={dict(self.mesh.shape)} must have model:1, as {grouped[0]} of {self.config.model.name} is a grouped "
+                "convolution: XLA multiplies the gradients of those by the size of the axis model"
+            )
         with _as_usage_error(self.config):
             jax.eval_shape(train_step, self.abstract, self.abstract_batch(self.config.data.batch_size))
 
@@ -163,7 +171,7 @@ class Task:
 
     def views(self) -> Views:
         """The views of an image whose probabilities are averaged."""
-        return make_views(self.config.data.eval_views, self.image_shape[0])
+        return make_views(self.config.data.eval_views, self.image_shape[:2])
 
     def fit(self, *, train: bool = False) -> tuple[int | None, str]:
         """(size of the images that are read, None as stored; how they get there, see ``image.fit``)."""
@@ -228,22 +236,22 @@ def build(
     mesh = mesh or meshes.make_mesh(num_devices, mesh_shape)
     if config.elastic_exact:
         exact.check(mesh, config.data.batch_size)
-        for field, only in (("precise_batches", 0), ("steps_per_execution", 1)):
-            if (value := getattr(config, field)) != only:
+        for field, only in (("precise_batches", 0), ("steps_per_execution", 1), ("optimizer.clip_norm", None)):
+            if (value := operator.attrgetter(field)(config)) != only:
                 raise UsageError(f"{field}={value} must be {only} with elastic_exact=True")
     dataset = dataset or source.find(config.data.dataset, config.data.data_dir)
-    rows, columns, channels = dataset.image_shape
-    size = config.data.image_size
+    (rows, columns, channels), size = dataset.image_shape, config.data.image_size
     if size is not None and config.data.fit == "pad" and not dataset.varying and size < max(rows, columns):
         raise UsageError(f"data.image_size={size} must be >= {max(rows, columns)} with data.fit=pad; use resize")
     for field in ("mean", "std"):
         if (given := getattr(config.data, field)) and len(given) != channels:
             raise UsageError(f"data.{field}={given} must be {channels} numbers, one a channel, or none")
     image_shape = (rows, columns, channels) if size is None else (size, size, channels)
+    crop.check(config.augment, min(image_shape[:2]))
     num_classes, overrides = num_logits(config, dataset), dict(config.model.overrides)
     if overrides.get("norm") == "local":  # each device normalises its own examples; in an exact run each shard does
-        size = max(config.data.batch_size // meshes.num_rows(mesh), 1)
-        overrides["norm"] = "global" if config.elastic_exact else f"ghost:{size}"
+        local = max(config.data.batch_size // meshes.num_rows(mesh) // config.optimizer.accumulate, 1)
+        overrides["norm"] = "global" if config.elastic_exact else f"ghost:{local}"
     model = models.create_model(config.model.name, num_classes, config.model.dtype, **overrides)
     optimizer = make_optimizer(config.optimizer)
     init = make_init(model, optimizer, image_shape, config.optimizer.ema_decay is not None)
@@ -285,16 +293,3 @@ def _as_usage_error(config: Config) -> Iterator[None]:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         raise UsageError(f"model={config.model.name!r} cannot be used: {type(error).__name__}: {reason}") from error
-
-
-def total_steps(config: Config, num_examples: int) -> int:
-    """Updates in the whole run."""
-    steps = config.steps or (config.epochs or 0) * num_examples / config.data.batch_size
-    if steps >= 2**31:
-        raise UsageError(f"epochs={config.epochs} are {steps:.3g} steps, which must be < {2**31}")
-    return math.ceil(steps)
-
-
-def steps_per_epoch(config: Config, num_examples: int) -> int:
-    """Updates between two end-of-epoch actions, at least one."""
-    return max(1, round(num_examples / config.data.batch_size))

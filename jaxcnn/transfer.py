@@ -82,7 +82,7 @@ def _variables(state: State) -> dict[str, Any]:
 def _head(task: Task) -> set[str]:
     """The leaves whose shapes change with the class count."""
     model = dataclasses.replace(task.config.model, num_classes=task.num_classes + 1, init_from=None)
-    other = build(dataclasses.replace(task.config, model=model))
+    other = build(dataclasses.replace(task.config, model=model), dataset=task.dataset, mesh=task.mesh)
     wider = _variables(other.abstract)
     return {name for name, leaf in _variables(task.abstract).items() if wider[name].shape != leaf.shape}
 

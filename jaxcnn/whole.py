@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.config import total_steps
 from jaxcnn.data import order
 from jaxcnn.data.resident import Resident, gather
 from jaxcnn.errors import UsageError
 from jaxcnn.metrics import means
 from jaxcnn.state import State, born_sharded
-from jaxcnn.task import Task, total_steps
+from jaxcnn.task import Task
 from jaxcnn.typing import Array, Batch, PyTree, Sums, Variables
 
 Numbers = Mapping[str, float]

@@ -8,8 +8,9 @@ from scipy import ndimage
 
 from jaxcnn.augment import boxes, crop, pipeline
 from jaxcnn.augment import geometry as ops
-from jaxcnn.config import AugmentConfig
+from jaxcnn.config import AugmentConfig, Config, DataConfig, ModelConfig
 from jaxcnn.errors import UsageError
+from jaxcnn.task import build
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (5, 12, 17, 3)).astype(np.float32)
 EVERYTHING = AugmentConfig(shift=3, rotate=30, zoom=0.2, shear=0.3, flip=True)
@@ -194,8 +195,14 @@ def test_scale_jitter_takes_the_part_that_the_crop_is_of_the_resized_image():
     assert abs(side.mean() - 24) < 0.3
     assert box.min() >= 0
     assert (box[:, 2:].max(axis=0) <= (10 + 1e-4, 20 + 1e-4)).all()
-    with pytest.raises(UsageError, match=r"augment\.shorter_side=\(8, 9\) must be at least 10"):
-        crop.scale(jax.random.key(0), 1, (10, 20), (8, 9))
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "imagenette"])
+def test_a_crop_is_not_larger_than_what_it_is_cropped_from(dataset):
+    augment = AugmentConfig(crop="scale", shorter_side=(20, 40))
+    config = Config(steps=1, model=ModelConfig("resnet_tiny"), data=DataConfig(dataset, image_size=32), augment=augment)
+    with pytest.raises(UsageError, match=r"augment\.shorter_side=\(20(\.0)?, 40(\.0)?\) must be at least 32"):
+        build(config)
 
 
 def test_a_crop_that_the_host_has_done_is_left_out():

@@ -1,6 +1,7 @@
 """The command line: verbs, flags, files, and what bad input gets."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -17,6 +19,7 @@ from PIL import Image
 
 from jaxcnn import checkpoint
 from jaxcnn.cli import main as cli
+from jaxcnn.cli import train
 from jaxcnn.cli.train import default_workdir
 from jaxcnn.config import Config, replace
 from jaxcnn.data import catalog, source
@@ -271,6 +274,106 @@ def test_default_workdir_is_a_function_of_the_command():
     assert re.fullmatch(r"lenet_digits-[0-9a-f]{12}", default_workdir(base, many).name)
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("mlp_mnist --model.dropout_rate=0", "mlp_mnist-dropout_rate=0.0"),
+        ("resnet18_cifar10 --model.stem=imagenet", "resnet18_cifar10-stem=imagenet"),
+        ("resnet50_imagenet --image_size=none", "resnet50_imagenet-image_size=none"),
+        ("resnet18_cifar10 --model=resnet50 --steps=3", "resnet18_cifar10-model=resnet50-steps=3"),
+        ("lenet_digits --model.activation tanh", "lenet_digits"),
+    ],
+)
+def test_other_runs_have_other_directories(command, name):
+    original, config, _ = train.read_experiment(command.split(), train._flags)
+    assert default_workdir(original, config).name == name
+
+
+def test_experiments_of_one_name_have_no_directory_in_common(jaxcnn_, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(OWN.replace("tiny_net", f"tiny_net_{folder}"))
+    for given in ([], ["--seeds=2"]):
+        assert jaxcnn_("train", tmp_path / "a" / "mine.py", "--num_devices=1", "--log.plots=false", *given)[0] == 0
+        code, _, err = jaxcnn_("train", tmp_path / "b" / "mine.py", "--num_devices=1", "--log.plots=false", *given)
+        assert (code, "a/mine.py" in err, "--workdir" in err) == (2, True, True), err
+
+
+def test_eval_on_other_images_of_the_same_classes(jaxcnn_, tmp_path):
+    rng = np.random.default_rng(0)
+    for folder, classes in (("old", "ab"), ("other", "bc")):
+        for k in range(20):
+            path = tmp_path / folder / classes[k % 2] / f"{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 100 + 50 * (k % 2), (32, 32), np.uint8)).save(path)
+    splits = ("--data.train_split=train", "--data.eval_split=train[:8]")
+    flags = ("--steps=3", "--batch_size=4", "--image_size=32", *splits, "--num_devices=1", "--log.plots=false")
+    code, _, err = jaxcnn_("train", "lenet_digits", "--dataset=folder:old", *flags, "--workdir=run")
+    assert code == 0, err
+    trained = json.loads((tmp_path / "run" / "summary.json").read_text())
+    (tmp_path / "old").rename(tmp_path / "new")
+    code, out, err = jaxcnn_("eval", "run", "--dataset=folder:new", "--json")
+    assert code == 0, err
+    assert json.loads(out)["eval_loss"] == pytest.approx(trained["eval_loss"], rel=1e-5)
+    code, out, _ = jaxcnn_("eval", "run", "--dataset=folder:new")
+    assert "top-5" not in out  # of two classes
+    for name in "ab":  # of white images the mean is another; what the network takes stays as it was in training
+        path = tmp_path / "white" / name / "w.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.full((32, 32), 255, np.uint8)).save(path)
+    code, out, err = jaxcnn_("eval", "run", "--dataset=folder:white", "--split=train", "--json")
+    assert code == 0, err
+    _, listed, _ = jaxcnn_("predict", "run", path, "--format=json")
+    chances = [top["probability"] for top in json.loads(listed)[0]["top"]]
+    assert json.loads(out)["eval_loss"] == pytest.approx(-np.mean(np.log(chances)), rel=1e-4)
+    code, _, err = jaxcnn_("eval", "run", "--dataset=folder:other", "--split=train")
+    assert (code, "a, b (2), not b, c (2)" in err) == (3, True), err
+
+
+def test_predict_answers_for_the_images_that_can_be_read(run_dir, jaxcnn_, tmp_path):
+    folder = tmp_path / "scans[0]"
+    folder.mkdir()
+    for k in range(3):
+        Image.fromarray(np.full((32, 32), k, np.uint8)).save(folder / f"{k}.png")
+    (folder / "1.png").write_bytes(b"<html>")
+    (folder / "[.png").write_bytes((folder / "0.png").read_bytes())
+    code, out, err = jaxcnn_("predict", run_dir, folder, "--format=csv", "--top=1")
+    assert code == 3
+    assert [pathlib.Path(row["image"]).name for row in csv.DictReader(io.StringIO(out))] == ["0.png", "2.png", "[.png"]
+    assert len(err.splitlines()) == 1
+    assert "1.png" in err
+    (folder / "2.png").write_bytes(b"")
+    code, out, err = jaxcnn_("predict", run_dir, folder)
+    assert (code, "scans[0]/[.png" in out) == (3, True)  # no style of rich's
+    assert "2 of 4" in err.splitlines()[-1]
+
+
+def test_summary_of_a_network_of_ones_own(jaxcnn_, tmp_path):
+    (tmp_path / "mine.py").write_text(OWN.replace("tiny_net", "tiny_net_s"))
+    code, out, err = jaxcnn_("summary", "tiny_net_s", "--experiment", tmp_path / "mine.py", "--model.width=8")
+    assert code == 0, err
+    assert "8x" in out or "x8" in out
+
+
+def test_lack_of_memory_is_one_line(jaxcnn_, run_dir, monkeypatch):
+    def hungry(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr("jaxcnn.cli.eval.evaluate", hungry)
+    code, _, err = jaxcnn_("eval", run_dir)
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert "batch_size" in err
+
+
+def test_a_summary_that_cannot_be_written_is_no_bad_usage(jaxcnn_, run_dir, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("jaxcnn.rundir.write_text", full)
+    code, _, err = jaxcnn_("train", "lenet_digits", *FAST, "--steps=6", "--eval_every=3", "--workdir=run")
+    assert (code, "summary.json" in err) == (4, True), err
+
+
 BAD = [
     ("train", 2, "experiment"),
     ("train lenet_digit", 2, "did you mean 'lenet_digits'"),
@@ -295,6 +398,12 @@ BAD = [
     ("train --config={tmp}/nope.json --workdir=new", 2, "config.json of a run"),
     ("train lenet_digits --config={tmp}/file", 2, "one of the two"),
     ("train lenet_digits --flagfile={tmp}/file", 2, "flagfile"),
+    ("train lenet_digits --lr=0.1", 2, "--learning_rate"),
+    ("train lenet_digits --together=x", 2, "auto, turns, devices, vmap"),
+    ("train lenet_digits --sweep=learning_rate:0.1,0.10", 2, "twice"),
+    ("bench scaling lenet_digits --devices four", 2, "devices=four"),
+    ("summary resnet18 --model.block=foo", 2, "block='foo' must be one of"),
+    ("summary googlenet --model.modules=9z", 2, "'9z'"),
     ("train lenet_digits --undefok=foo --foo=1", 2, "undefok"),
     ("train lenet_digits --steps=3000000000", 2, "steps=3000000000"),
     ("train lenet_digits --epochs=1e300", 2, "epochs=1e[+]300"),

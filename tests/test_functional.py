@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from jaxcnn import nn
+from jaxcnn.errors import UsageError
 from jaxcnn.nn.channelwise import inner, scaled
 from jaxcnn.nn.functional import scaled_tanh
 
@@ -511,3 +512,52 @@ def test_convolution_agrees_with_torch():
     np.testing.assert_allclose(
         nn.conv2d(x, w, b, 2, 1, groups=2), theirs.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize(("padding", "groups"), [(((4, 0), (4, 0)), 2), (((4, 0), (4, 0)), 1), (((0, 0), (5, 0)), 1)])
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 3)])
+def test_gradients_where_windows_see_padding_only(padding, groups, kernel):
+    """Of groups, and under ``vmap``, XLA makes the transposes by itself."""
+    rng = np.random.default_rng(0)
+    x, w = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 4, 9, 4), (*kernel, 4 // groups, 4)))
+    ends = [(0, 0), *padding, (0, 0)]
+
+    def ours(x, w, pads):
+        return jnp.sum(jnp.sin(nn.conv2d(x, w, None, 1, pads, groups=groups)))
+
+    def plain(x, w):
+        return ours(jnp.pad(x, ends), w, 0)
+
+    for loss, others in (
+        (lambda x, w: ours(x, w, padding), plain),
+        (
+            lambda x, w: jax.vmap(lambda x, w: ours(x, w, padding))(x[None], w[None]).sum(),
+            lambda x, w: jax.vmap(plain)(x[None], w[None]).sum(),
+        ),
+        (
+            lambda x, w: jax.vmap(lambda x: ours(x, w, padding))(x[None]).sum(),
+            lambda x, w: jax.vmap(lambda x: plain(x, w))(x[None]).sum(),
+        ),
+    ):
+        for found, wanted in zip(jax.grad(loss, (0, 1))(x, w), jax.grad(others, (0, 1))(x, w), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_convolution_takes_the_wider_of_two_types():
+    x, w = jnp.ones((1, 4, 4, 1), jnp.bfloat16), jnp.ones((2, 2, 1, 3), jnp.float32)
+    for y in (nn.conv2d(x, w), nn.conv2d(x.astype(jnp.uint8), w)):
+        assert (y.dtype, float(y[0, 0, 0, 0])) == (jnp.float32, 4)
+    with pytest.raises(UsageError, match="one must be floating"):
+        nn.conv2d(x.astype(jnp.int32), w.astype(jnp.int32))
+
+
+def test_the_gradient_of_a_bias_of_no_images():
+    grad = jax.grad(lambda b: nn.conv2d(jnp.ones((0, 4, 4, 1)), jnp.ones((3, 3, 1, 2)), b).sum())(jnp.ones(2))
+    np.testing.assert_array_equal(grad, 0)
+
+
+def test_ceil_mode_refuses_no_stride():
+    with pytest.raises(UsageError, match="stride=0"):
+        nn.max_pool2d(jnp.ones((1, 4, 4, 1)), 2, 0, ceil_mode=True)
+    with pytest.raises(UsageError, match="pair of ints"):
+        nn.max_pool2d(jnp.ones((1, 4, 4, 1)), (2, 2, 2))

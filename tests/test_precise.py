@@ -58,12 +58,34 @@ def test_frozen_layers_keep_their_moments(bn):
     assert np.any(found.batch_stats["layer1_0"]["bn1"]["mean"] != state.batch_stats["layer1_0"]["bn1"]["mean"])
 
 
+def test_frozen_moments_do_not_change_by_a_bit_in_three_parts(bn):
+    task = build(replace(bn, {"optimizer.freeze": ("bn1",), "optimizer.accumulate": 3, "data.batch_size": 24}), 1)
+    state, step = task.initial_state(), task.train_step(12)
+    moments = np.random.default_rng(0).normal(size=4).astype(np.float32)
+    state = state._replace(
+        batch_stats={**state.batch_stats, "bn1": {"mean": jnp.array(moments), "var": jnp.array(moments**2)}}
+    )
+    for _, batch in zip(range(5), batches(task, 0), strict=False):
+        state, _ = step(state, batch)
+    np.testing.assert_array_equal(state.batch_stats["bn1"]["mean"], moments)
+
+
 def test_a_run_ends_with_them_also_after_a_stop(bn, tmp_path):
     straight = loop.run(bn, tmp_path / "straight")
     without = loop.run(replace(bn, {"precise_batches": 0}), tmp_path / "without")
     assert straight["state_digest"] != without["state_digest"]
     stops = iter([False] * 5 + [True] * 9)
     with pytest.raises(Preempted):
+        loop.run(bn, tmp_path / "stopped", stop=stops.__next__)
+    assert loop.run(bn, tmp_path / "stopped")["state_digest"] == straight["state_digest"]
+
+
+def test_a_stop_meanwhile_is_heard_and_ends_with_the_same_bits(bn, tmp_path):
+    straight = loop.run(bn, tmp_path / "straight")
+    stops = iter(
+        [False] * 14 + [True] * 99
+    )  # at the start, after each of 12 updates, in the second batch of the moments
+    with pytest.raises(Preempted, match="BatchNorm"):
         loop.run(bn, tmp_path / "stopped", stop=stops.__next__)
     assert loop.run(bn, tmp_path / "stopped")["state_digest"] == straight["state_digest"]
 

@@ -149,3 +149,17 @@ def test_batches_that_do_not_divide_are_told_with_the_nearest_that_do():
         build(exact, 4)
     with pytest.raises(UsageError, match="elastic_exact=True is for 1, 2, 4 or 8 devices"):
         build(exact, 3)
+
+
+def test_grouped_convolutions_do_not_go_with_split_weights():
+    """XLA multiplies the gradients of their kernels by the size of the axis model."""
+    config = Config(steps=1, model=ModelConfig("mobilenet_tiny"), data=DataConfig("cifar10", batch_size=8))
+    task = build(config, mesh_shape="data:4,model:2")
+    with pytest.raises(UsageError, match="mobilenet_tiny is a grouped convolution"):
+        task.check(task.train_step(1))
+
+
+def test_clipping_does_not_go_with_exact_runs():
+    optimizer = OptimizerConfig(clip_norm=1.0)
+    with pytest.raises(UsageError, match=r"optimizer\.clip_norm=1\.0 must be None with elastic_exact"):
+        build(Config(steps=1, elastic_exact=True, data=DataConfig("fake", batch_size=8), optimizer=optimizer), 1)

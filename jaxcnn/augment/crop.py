@@ -5,7 +5,6 @@ import jax.numpy as jnp
 
 from jaxcnn.augment import boxes
 from jaxcnn.config import AugmentConfig
-from jaxcnn.errors import UsageError
 from jaxcnn.typing import Array, Key
 
 
@@ -37,10 +36,6 @@ def scale(key: Key, num_images: int, size: tuple[int, ...], shorter_side: tuple[
     Of an image resized to shorter side S, a crop of the image's own size is the part size / S. Its place is uniform, not
     bound to whole pixels of the resized image.
     """
-    if shorter_side[0] < min(size):
-        raise UsageError(
-            f"augment.shorter_side={shorter_side} must be at least {min(size)}, the image size that is cropped from it"
-        )
     side_key, place_key = jax.random.split(key)
     side = jax.random.uniform(side_key, (num_images, 1), jnp.float32, *shorter_side)
     whole = jnp.array([size], jnp.float32)

@@ -84,8 +84,10 @@ class Flags:
             rest = self.values(["jaxcnn", *arguments], known_only=known_only)[1:]
         except flags.UnrecognizedFlagError as error:
             raise UsageError(f"Unknown command line flag '{error.flagname}'{self._meant(error.flagname)}") from None
-        except flags.Error as error:
+        except (flags.Error, ValueError) as error:  # absl lets a few of its own through
             raise UsageError(str(error)) from None
+        if empty := [name for name, value in self.given().items() if value == "" and self._kinds[name] == str | None]:
+            raise UsageError(f"--{empty[0]}= must not be empty; leave the flag out, or give none")
         if self["help"] and not known_only:
             self.print_help()
             sys.exit(0)
@@ -120,7 +122,7 @@ class Flags:
                 f"--{name}{short}",
                 kind_name(kind),
                 _text(self.values[name].default),
-                str(self.values[name].help).replace("[", r"\["),
+                str(self.values[name].help),
             )
         output(150).print(table)
 
@@ -142,9 +144,6 @@ def configure(config: Config, given: Mapping[str, Any]) -> Config:
     values = dict(given)
     if "steps" in values and "epochs" in values:
         raise UsageError(f"--steps={values['steps']} and --epochs={values['epochs']}: give one of the two")
-    if "steps" in values or "epochs" in values:
-        values.setdefault("epochs", None)
-        values.setdefault("steps", None)
     config = replace(config, values)
     own = overridable(config.model.name) if config.model.name in list_models() else {}
     changed = {

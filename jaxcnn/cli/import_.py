@@ -6,6 +6,7 @@ from jaxcnn import environment, interop, models
 from jaxcnn.cli.flags import Flags, Stop
 from jaxcnn.config import Config, DataConfig, LogConfig, ModelConfig, to_json
 from jaxcnn.console import output, say, table
+from jaxcnn.data import source
 from jaxcnn.data.catalog import CATALOG
 from jaxcnn.errors import UsageError
 from jaxcnn.rundir import RunDir
@@ -81,8 +82,7 @@ def _config(
                 f"the weights have {num_classes} classes: say whose, --dataset=X, e.g. {', '.join(fitting) or 'one of yours'}"
             )
         dataset = "imagenet2012"
-    half = (0.5,) * channels if interop.is_centred(name) else ()
-    varying = dataset in CATALOG and CATALOG[dataset].varying
+    half, row = (0.5,) * channels if interop.is_centred(name) else (), source.find(dataset)
     return Config(
         steps=1,
         model=ModelConfig(name, num_classes=num_classes),
@@ -91,8 +91,8 @@ def _config(
             image_size=image_size or rows,
             mean=mean or half,
             std=std or half,
-            fit="crop" if varying else "resize",
-            eval_split="validation" if dataset == "imagenet2012" else "test",
+            fit="crop" if row.varying else "resize",
+            eval_split=next((split for split in ("validation", "val", "test") if split in row.splits), "test"),
         ),
         log=LogConfig(plots=False),
     )

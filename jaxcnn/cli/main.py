@@ -48,8 +48,9 @@ def main(argv: list[str] | None = None) -> None:
     streams.prepare()
     atexit.register(let_go)
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    asked = {f"--{word}" for word in _given("debug")}
+    debug = not asked.isdisjoint(arguments)
+    arguments = [argument for argument in arguments if argument not in asked]
     code = 0
     try:
         code = _dispatch(arguments)
@@ -83,7 +84,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def _pretend(arguments: list[str]) -> None:
     """Let the CPU pretend to be the devices that ``bench scaling --devices=N`` compiles for; jax reads it at its import."""
-    given = [word.partition("=")[2] for word in arguments if word.startswith("--devices=")]
+    words = zip(arguments, [*arguments[1:], ""], strict=True)
+    given = [
+        word.partition("=")[2] or after for word, after in words if word.lstrip("-").partition("=")[0] == "devices"
+    ]
     count = given[-1] if given else "8"
     if not count.isdecimal() or not 1 <= int(count) <= 512:
         raise UsageError(f"--devices={count} must be a whole number in [1, 512]")
@@ -92,7 +96,12 @@ def _pretend(arguments: list[str]) -> None:
 
 def _is_exact(arguments: list[str]) -> bool:
     """Whether the run is to give the same bits everywhere: that takes one thread count, known before jax is imported."""
-    return any(word.lstrip("-").lower() in ("elastic_exact", "elastic_exact=true") for word in arguments)
+    return any(word.lstrip("-").lower() in _given("elastic_exact") for word in arguments)
+
+
+def _given(flag: str) -> tuple[str, ...]:
+    """The ways to switch a flag on."""
+    return flag, *(f"{flag}={word}" for word in ("true", "t", "1"))
 
 
 def _leave(exit_code: int, ours: bool) -> None:

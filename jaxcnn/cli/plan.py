@@ -1,5 +1,7 @@
 """``plan EXPERIMENT``: what a run will cost, before any data is read."""
 
+import math
+
 from jaxcnn import mesh as meshes
 from jaxcnn import plan
 from jaxcnn.cli.flags import Flags, Stop
@@ -13,8 +15,8 @@ def main(arguments: list[str], stop: Stop) -> int:
     """Compile the update and print parameters, arithmetic, memory per device and, at given speeds, time."""
     _, config, flags = read_experiment(arguments, _flags)
     for name in ("memory", "tflops", "bandwidth"):
-        if flags[name] is not None and flags[name] <= 0:
-            raise UsageError(f"--{name}={flags[name]} must be > 0")
+        if flags[name] is not None and not 0 < flags[name] < math.inf:
+            raise UsageError(f"--{name}={flags[name]} must be a number > 0")
     if flags["bandwidth"] and not flags["tflops"]:
         raise UsageError("--bandwidth needs --tflops as well: time is the longer of arithmetic and memory traffic")
     task = build(config, flags["num_devices"], mesh_shape=flags["mesh"])

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from jaxcnn import experiment, hosts, loop, many, models
 from jaxcnn.cli.flags import SHORT, Flags, Stop, configure, fields
-from jaxcnn.config import Config, difference, from_json
+from jaxcnn.config import Config, from_json, replace
 from jaxcnn.console import show, table
 from jaxcnn.errors import UsageError, nearest
 from jaxcnn.fields import parse
@@ -23,12 +23,13 @@ def main(arguments: list[str], stop: Stop) -> int:
     original, config, flags = read_experiment(arguments, _flags)
     if flags["config"] and not flags["workdir"]:
         raise UsageError("--config repeats a run in a directory of its own: give --workdir too")
-    workdir = flags["workdir"] or default_workdir(original, config)
     if flags["together"] not in many.WAYS:
         raise UsageError(f"--together={flags['together']} must be one of {', '.join(many.WAYS)}")
     if flags["resume"] not in RESUME:
         raise UsageError(f"--resume={flags['resume']} must be one of {', '.join(RESUME)}")
     runs = many.variations(config, flags["seeds"], _read_sweep(flags["sweep"], config))
+    runs = {name: _absolute(each) for name, each in runs.items()}
+    workdir = flags["workdir"] or default_workdir(original, config)
     place = hosts.find_place(flags["coordinator"], flags["num_processes"], flags["process_id"])
     if len(runs) > 1:
         if place is not None:
@@ -36,6 +37,8 @@ def main(arguments: list[str], stop: Stop) -> int:
                 f"--seeds={flags['seeds']} and --sweep={flags['sweep']} are for one process: its devices train runs of their own"
             )
         return _train_many(runs, workdir, flags, stop)
+    (config,) = runs.values()  # a sweep may be of one value
+    workdir = flags["workdir"] or default_workdir(original, config)
     if not flags["workdir"]:
         _check_own(workdir, config)
     if place is not None:
@@ -88,6 +91,8 @@ def _read_sweep(text: str | None, config: Config) -> dict[str, tuple[Any, ...]]:
             found[path] = tuple(parse(word, known[path][1]) for word in words)
         except ValueError as error:
             raise UsageError(f"--sweep: {name}={error}") from None
+        if len(set(found[path])) < len(found[path]):
+            raise UsageError(f"--sweep={text}: {name} has the same value twice")
     return found
 
 
@@ -100,7 +105,7 @@ def read_experiment(arguments: list[str], make_flags: Callable[[], Flags]) -> tu
     first = make_flags()
     own = {"help", "debug", *first.names()}
     first.define_config(Config(epochs=1))
-    names = [word for word in first.parse(arguments, known_only=True) if not word.startswith("-")]
+    names = _words(first.parse(arguments, known_only=True))
     base = original = _base(names[0] if names else "", first["config"], first["help"])
     name = first.given().get("model.name", base.model.name)
     if name != base.model.name:  # another network has other fields
@@ -111,13 +116,23 @@ def read_experiment(arguments: list[str], make_flags: Callable[[], Flags]) -> tu
     if len(rest) > 1:
         raise UsageError(f"one experiment is needed, not {' '.join(map(repr, rest))}")
     given = {path: value for path, value in flags.given().items() if path not in own}
-    for path in ("data.data_dir", "model.init_from"):  # config.json is read from other directories too
-        if given.get(path):
-            given[path] = str(pathlib.Path(given[path]).absolute())
-    kind, _, place = given.get("data.dataset", "").partition(":")
+    return _absolute(original), _absolute(configure(base, given)), flags
+
+
+def _absolute(config: Config) -> Config:
+    """With the whole paths of what it names: config.json is read from other directories too."""
+    paths = {"data.data_dir": config.data.data_dir, "model.init_from": config.model.init_from}
+    changes = {field: str(pathlib.Path(path).absolute()) for field, path in paths.items() if path}
+    kind, _, place = config.data.dataset.partition(":")
     if kind in ("folder", "npz") and place:
-        given["data.dataset"] = f"{kind}:{pathlib.Path(place).expanduser().absolute()}"
-    return original, configure(base, given), flags
+        changes["data.dataset"] = f"{kind}:{pathlib.Path(place).expanduser().absolute()}"
+    return replace(config, changes)
+
+
+def _words(left: list[str]) -> list[str]:
+    """The words that are no flags, nor the values of flags that are unknown as yet, ``--model.width 24``."""
+    taken = [word.startswith("-") and "=" not in word for word in ["", *left][: len(left)]]
+    return [word for word, value in zip(left, taken, strict=True) if not (value or word.startswith("-"))]
 
 
 def _flags() -> Flags:
@@ -178,10 +193,16 @@ def _base(name: str, path: str | None, help_wanted: bool) -> Config:
 def default_workdir(base: Config, config: Config) -> pathlib.Path:
     """``runs/EXPERIMENT``, or ``runs/EXPERIMENT-seed=1-steps=10``: the same command always finds its run again."""
     name = pathlib.Path(base.experiment or "run").stem
+    other = dataclasses.replace(base.model, name=config.model.name, overrides={})  # another network has other defaults
+    same = base.model.name == config.model.name
+    before = fields(base if same else dataclasses.replace(base, model=other)) | {
+        "model.name": fields(base)["model.name"]
+    }
     changes = {
         path: new
-        for path, (_, new, rule) in sorted(difference(base, config).items())
-        if rule.on_resume != "silent" and new is not None
+        for path, (new, _, rule) in sorted(fields(config).items())
+        if rule.on_resume != "silent" and new != before[path][0]
+        if new is not None or path not in ("steps", "epochs")  # of which the one that is given replaces the other
     }
     short = {path: flag for flag, path in SHORT.items()}
     suffix = "".join(f"-{short.get(path) or path.rpartition('.')[2]}={_word(value)}" for path, value in changes.items())
@@ -204,6 +225,8 @@ def _word(value: Any) -> str:
         if isinstance(value, tuple)
         else repr(value)
         if isinstance(value, float)
+        else "none"
+        if value is None
         else str(value)
     )
     return "".join(c if c.isalnum() or c in ".,+-_" else "_" for c in text)

@@ -40,7 +40,8 @@ def main(arguments: list[str], stop: Stop) -> int:
             raise AssertionError("the run did not stop")
         parts = loop.run(config, stopped.path, resume="must", **devices)
         differing = _differing(_final(config, straight, **devices), _final(config, stopped, **devices))
-        rows = [(a, b) for a, b in zip(read_rows(straight.metrics), read_rows(stopped.metrics), strict=True) if a != b]
+        pairs = itertools.zip_longest(read_rows(straight.metrics), read_rows(stopped.metrics))
+        rows = [(one, other) for one, other in pairs if one != other]
     lines = {
         f"{steps} updates, straight": whole["state_digest"],
         f"stopped at {middle}, resumed": parts["state_digest"],

@@ -5,9 +5,18 @@ from collections.abc import Sequence
 
 from jaxcnn.config import AugmentConfig
 from jaxcnn.data.image import Box
+from jaxcnn.errors import UsageError
 
 _ATTEMPTS = 10
 NUM_UNIFORMS = 2 + 2 * _ATTEMPTS  # random numbers that a choice takes
+
+
+def check(config: AugmentConfig, size: int) -> None:
+    """UsageError when a square of ``size`` rows and columns is to be cropped from less."""
+    if config.crop == "scale" and config.shorter_side[0] < size:
+        raise UsageError(
+            f"augment.shorter_side={config.shorter_side} must be at least {size}, the image size that is cropped from it"
+        )
 
 
 def choose(rows: int, columns: int, size: int, config: AugmentConfig, uniform: Sequence[float]) -> Box:

@@ -78,8 +78,8 @@ def decode_crop(data: bytes, choose: Callable[[int, int], Box], out: np.ndarray,
     """Decode a part of an image file and resize it (bilinear) into ``out``. DataError as in ``decode``.
 
     What is not needed is not computed: rows below the box are not decoded, a box of at least twice the size is decoded at
-    half the resolution, the inverse cosine transform and the chroma are libjpeg-turbo's fast ones, and the last step down, by
-    less than two, is without antialiasing.
+    1/2, 1/4 or 1/8 of the resolution, the inverse cosine transform and the chroma are libjpeg-turbo's fast ones, and the
+    last step down, by less than two, is without antialiasing.
 
     Args:
       data: the file.

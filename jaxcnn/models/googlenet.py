@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxcnn import nn
+from jaxcnn.errors import UsageError
 from jaxcnn.models.registry import register_model
 from jaxcnn.typing import Array
 
@@ -123,6 +124,8 @@ class GoogLeNet(linen.Module):
         x = norm(nn.MaxPool(3, 2, ceil_mode=True, name="pool1")(x))  # 56
         x = norm(conv(conv(x, 64, 1, "conv2"), 192, 3, "conv3"))
         x = nn.MaxPool(3, 2, ceil_mode=True, name="pool2")(x)  # 28
+        if unknown := [name for name in self.modules if name not in _TABLE_1]:
+            raise UsageError(f"modules={self.modules} must be of {', '.join(_TABLE_1)}, which {unknown[0]!r} is not")
         heads = []
         for i, name in enumerate(self.modules):
             if i and name[0] != self.modules[i - 1][0]:  # a new stage: 14, then 7

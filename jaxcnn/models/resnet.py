@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from jaxcnn import nn
-from jaxcnn.errors import UsageError
+from jaxcnn.errors import UsageError, nearest
 from jaxcnn.models.registry import register_model
 from jaxcnn.typing import Array
 
@@ -205,6 +205,8 @@ class ResNet(linen.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         if self.stem not in ("imagenet", "small"):
             raise UsageError(f"stem={self.stem!r} must be imagenet or small")
+        if self.block not in _BLOCKS:
+            raise UsageError(f"block={self.block!r} must be one of {', '.join(_BLOCKS)}{nearest(self.block, _BLOCKS)}")
         shared = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(Style) if f.name not in ("activation", "over")
         }

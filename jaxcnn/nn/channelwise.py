@@ -43,8 +43,9 @@ def _inner(x: Array, y: Array) -> Array:
 
 
 def _total(x: Array, num_pixels: int) -> Array:
-    together = math.gcd(num_pixels, 2 * FEW) if x.shape[1] < FEW else 1  # as one pixel of many channels
-    return jnp.sum(jnp.sum(x.reshape(num_pixels // together, -1), axis=0).reshape(together, -1), axis=0)
+    together = math.gcd(num_pixels, 2 * FEW) if x.shape[1] < FEW and num_pixels else 1  # as one pixel of many channels
+    rows = x.reshape(num_pixels // together, together * x.shape[1])
+    return jnp.sum(jnp.sum(rows, axis=0).reshape(together, -1), axis=0)
 
 
 def _scaled(x: Array, factor: Array) -> Array:

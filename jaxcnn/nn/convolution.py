@@ -66,8 +66,7 @@ def compute(way: Way, of: Product, a: Array, b: Array, geometry: Geometry) -> Ar
     if way == "winograd":
         product = {"y": winograd.result, "x": winograd.image_gradient, "w": winograd.kernel_gradient}[of]
         return product(a, b, geometry.padding)
-    beyond = any(max(pads) >= k for pads, k in zip(geometry.padding, geometry.kernel, strict=True))
-    if (way == "canonical" and of != "y") or (of == "x" and beyond):  # native would be wrong, see ``canonical``
+    if (way == "canonical" and of != "y") or (of == "x" and _sees_only_padding(geometry)):
         return (canonical.image_gradient if of == "x" else canonical.kernel_gradient)(a, b, geometry)
     if way == "folded":
         return _folded(of, a, b, geometry)
@@ -110,7 +109,15 @@ def num_macs(equation: Any) -> int:
 
 
 def _native(x: Array, w: Array, geometry: Geometry) -> Array:
-    return lax.conv_general_dilated(x, w, geometry.stride, geometry.padding, dimension_numbers=LAYOUT)
+    pads = geometry.padding
+    if _sees_only_padding(geometry):  # the transpose that XLA makes of it by itself, under vmap, would be wrong
+        x, pads = padded(x, pads), ((0, 0), (0, 0))
+    return lax.conv_general_dilated(x, w, geometry.stride, pads, dimension_numbers=LAYOUT)
+
+
+def _sees_only_padding(geometry: Geometry) -> bool:
+    """Whether a window may see no pixel; XLA's gradients are wrong then, see ``canonical``."""
+    return any(max(pads) >= k for pads, k in zip(geometry.padding, geometry.kernel, strict=True))
 
 
 def _dot(x: Array, w: Array, geometry: Geometry) -> Array:

@@ -19,6 +19,7 @@ from jax import lax
 from jaxcnn.errors import UsageError, nearest
 from jaxcnn.nn.channelwise import inner, scaled, shifted
 from jaxcnn.nn.convolution import convolution
+from jaxcnn.nn.geometry import padded
 from jaxcnn.typing import Array, Key
 
 AxisPadding: TypeAlias = int | tuple[int, int]
@@ -102,9 +103,15 @@ def conv2d(
     (stride_h, stride_w), (dilate_h, dilate_w), pads = as_pair(stride), as_pair(dilation), as_padding(padding)
     conv_output_size(x.shape[1], w.shape[0], stride_h, pads[0], dilate_h)  # raises when the image is too small
     conv_output_size(x.shape[2], w.shape[1], stride_w, pads[1], dilate_w)
+    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(w.dtype, jnp.floating):
+        raise UsageError(f"conv2d: x has dtype {x.dtype} and w {w.dtype}, one must be floating")
+    x, w = _promoted(x, w)
     if groups == dilate_h == dilate_w == 1:
         y = convolution(x, w, (stride_h, stride_w), pads)
     else:
+        reach = (dilate_h * (w.shape[0] - 1), dilate_w * (w.shape[1] - 1))
+        if any(max(ends) > most for ends, most in zip(pads, reach, strict=True)):
+            x, pads = padded(x, pads), ((0, 0), (0, 0))  # XLA's gradient is wrong where a window sees no pixel
         y = lax.conv_general_dilated(
             x,
             w,
@@ -123,7 +130,7 @@ def dense(x: Array, w: Array, b: Array | None = None) -> Array:
         raise UsageError(f"dense: x of shape {x.shape} and w of shape {w.shape} must be [..., D] and [D, F]")
     if b is not None and b.shape != w.shape[1:]:
         raise UsageError(f"dense: b has shape {b.shape}, must be {w.shape[1:]}, one bias per output")
-    x, w = (operand.astype(jnp.promote_types(x.dtype, w.dtype)) for operand in (x, w))
+    x, w = _promoted(x, w)
     y = convolution(_pixels(x)[:, None, None], w[None, None], (1, 1), ((0, 0), (0, 0)))[:, 0, 0]
     return (y if b is None else y + b[None]).reshape(*x.shape[:-1], w.shape[1])
 
@@ -242,8 +249,12 @@ def as_pair(value: Pair) -> tuple[int, int]:
     try:
         return operator.index(value), operator.index(value)  # type: ignore[arg-type]
     except TypeError:
+        pass
+    try:
         rows, columns = value  # type: ignore[misc]
         return operator.index(rows), operator.index(columns)
+    except (TypeError, ValueError):
+        raise UsageError(f"{value!r} must be an int, or a pair of ints for rows and columns") from None
 
 
 def _axis_padding(padding: AxisPadding) -> tuple[int, int]:
@@ -257,13 +268,20 @@ def as_padding(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
     """``((top, bottom), (left, right))`` from any form of padding; ValueError for "SAME" and negative numbers."""
     if isinstance(padding, str):
         raise UsageError(f"padding={padding!r} must be an int or a pair; total_padding(kernel_size - 1) keeps the size")
-    rows, columns = padding if isinstance(padding, tuple | list) else (padding, padding)
+    rows, columns = padding if isinstance(padding, tuple | list) and len(padding) == 2 else (padding, padding)
     return _axis_padding(rows), _axis_padding(columns)
 
 
 def at_least_float32(x: Array) -> Array:
     """For sums, which need the digits."""
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
+def _promoted(x: Array, w: Array) -> tuple[Array, Array]:
+    """Both in the wider of their types."""
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.promote_types(x.dtype, w.dtype)
+    return x.astype(dtype), w.astype(dtype)
 
 
 def _pixels(x: Array) -> Array:

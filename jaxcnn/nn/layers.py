@@ -129,7 +129,7 @@ def ghost_size(over: str) -> int | None:
 
 
 class MaxPool(linen.Module):
-    """``F.max_pool2d`` as a layer with a name."""
+    """``nn.max_pool2d`` as a layer with a name."""
 
     window: F.Pair
     stride: F.Pair | None = None
@@ -143,7 +143,7 @@ class MaxPool(linen.Module):
 
 
 class AvgPool(linen.Module):
-    """``F.avg_pool2d`` as a layer with a name."""
+    """``nn.avg_pool2d`` as a layer with a name."""
 
     window: F.Pair
     stride: F.Pair | None = None
@@ -156,7 +156,7 @@ class AvgPool(linen.Module):
 
 
 class GlobalAvgPool(linen.Module):
-    """``F.global_avg_pool2d`` as a layer with a name: ``[B, H, W, C] -> [B, C]``."""
+    """``nn.global_avg_pool2d`` as a layer with a name: ``[B, H, W, C] -> [B, C]``."""
 
     @linen.compact
     def __call__(self, x: Array) -> Array:

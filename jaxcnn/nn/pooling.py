@@ -121,6 +121,8 @@ def _padding_for_ceil(x: Array, window: Pair, stride: Pair | None, padding: Padd
     for size, k, s, (before, after) in zip(
         x.shape[1:3], as_pair(window), as_pair(window if stride is None else stride), as_padding(padding), strict=True
     ):
+        if s < 1:
+            raise UsageError(f"pooling: stride={stride} must be >= 1")
         rest = (size + before + after - k) % s
         extra = s - rest if rest and size + before + after - rest - k + s < size + before else 0
         pads.append((before, after + extra))
