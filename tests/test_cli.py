@@ -22,7 +22,7 @@ from jaxcnn.cli import main as cli
 from jaxcnn.cli import train
 from jaxcnn.cli.train import default_workdir
 from jaxcnn.config import Config, replace
-from jaxcnn.data import catalog, source
+from jaxcnn.data import catalog, npz, source
 from jaxcnn.data.resident import Resident
 from jaxcnn.experiment import list_experiments
 
@@ -374,6 +374,53 @@ def test_a_summary_that_cannot_be_written_is_no_bad_usage(jaxcnn_, run_dir, monk
     assert (code, "summary.json" in err) == (4, True), err
 
 
+def test_a_sweep_of_one_value_is_a_run_with_it(jaxcnn_, tmp_path):
+    code, _, err = jaxcnn_("train", "lenet_digits", *FAST, "--sweep=learning_rate:0.3", "--steps=2")
+    assert code == 0, err
+    (config,) = (tmp_path / "runs").glob("*/config.json")
+    assert json.loads(config.read_text())["optimizer"]["learning_rate"] == 0.3
+    assert "learning_rate=0.3" in config.parent.name
+    code, _, err = jaxcnn_("train", "lenet_digits", *FAST, "--sweep=steps:1,2", "--workdir=steps")
+    assert code == 0, err
+    assert {path.parent.name for path in (tmp_path / "steps").glob("*/config.json")} == {"steps=1", "steps=2"}
+
+
+def test_an_experiment_imports_its_neighbour_and_names_whole_paths(jaxcnn_, tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "neighbour_of_mine.py").write_text("WIDTH = 24\n")
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 255, (200, 32, 32), np.uint8), np.arange(200) % 4
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    text = """from neighbour_of_mine import WIDTH
+import jaxcnn
+
+data = jaxcnn.DataConfig("npz:mine.npz", batch_size=WIDTH)
+config = jaxcnn.Config(steps=2, model=jaxcnn.ModelConfig("lenet5"), data=data)
+"""
+    (tmp_path / "own" / "mine.py").write_text(text)
+    command = ("--num_devices=1", "--log.plots=false")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    code, _, err = jaxcnn_("train", "own/mine.py", *command, "--workdir=run")
+    assert code == 0, err
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert jaxcnn_("eval", tmp_path / "run")[0] == 0
+    npz._arrays.cache_clear()  # as in another process
+    looked_at = [round(k * 199 / 63) for k in range(64)]  # the others are found by their mean
+    images[np.setdiff1d(np.arange(200), looked_at)] //= 2
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    code, _, err = jaxcnn_(
+        "train",
+        tmp_path / "own" / "mine.py",
+        *command,
+        "--steps=4",
+        f"--workdir={tmp_path / 'run'}",
+        f"--dataset=npz:{tmp_path / 'mine.npz'}",
+    )
+    assert (code, "was trained on other data" in err) == (2, True), err
+
+
 BAD = [
     ("train", 2, "experiment"),
     ("train lenet_digit", 2, "did you mean 'lenet_digits'"),
@@ -399,6 +446,13 @@ BAD = [
     ("train lenet_digits --config={tmp}/file", 2, "one of the two"),
     ("train lenet_digits --flagfile={tmp}/file", 2, "flagfile"),
     ("train lenet_digits --lr=0.1", 2, "--learning_rate"),
+    ("train lenet_digits --workdir=runs[1]", 2, "must hold no"),
+    ("train lenet_digits --init_from=", 2, "must not be empty"),
+    ("train lenet_digits --data.ahead=100000000", 2, "ahead=100000000"),
+    ("train lenet_digits --augment.flip=perhaps", 2, "flip"),
+    ("train lenet_digits --noaugment.flip=true", 2, "noaugment.flip"),
+    ("plan lenet_digits --tflops=nan", 2, "tflops=nan"),
+    ("train cifar --dataset=fake", 2, "experiment 'cifar'"),
     ("train lenet_digits --together=x", 2, "auto, turns, devices, vmap"),
     ("train lenet_digits --sweep=learning_rate:0.1,0.10", 2, "twice"),
     ("bench scaling lenet_digits --devices four", 2, "devices=four"),
