@@ -282,6 +282,8 @@ def test_default_workdir_is_a_function_of_the_command():
         ("resnet50_imagenet --image_size=none", "resnet50_imagenet-image_size=none"),
         ("resnet18_cifar10 --model=resnet50 --steps=3", "resnet18_cifar10-model=resnet50-steps=3"),
         ("lenet_digits --model.activation tanh", "lenet_digits"),
+        ("--model.width 24 resnet20_cifar10", "resnet20_cifar10-width=24"),
+        ("--model.zero_init resnet18_cifar10", "resnet18_cifar10-zero_init=True"),
     ],
 )
 def test_other_runs_have_other_directories(command, name):

@@ -132,7 +132,8 @@ def _absolute(config: Config) -> Config:
 def _words(left: list[str]) -> list[str]:
     """The words that are no flags, nor the values of flags that are unknown as yet, ``--model.width 24``."""
     taken = [word.startswith("-") and "=" not in word for word in ["", *left][: len(left)]]
-    return [word for word, value in zip(left, taken, strict=True) if not (value or word.startswith("-"))]
+    words = [(word, value) for word, value in zip(left, taken, strict=True) if not word.startswith("-")]
+    return [word for word, value in words if not value] or [word for word, _ in words]  # --model.remat has no value
 
 
 def _flags() -> Flags:
