@@ -87,7 +87,6 @@ def test_any_other_text_is_one_usage_error(text):
         ("log.every", 0, ">= 1"),
         ("model.dtype", "fp7", "float32, bfloat16"),
         ("epochs", 0.0, "> 0"),
-        ("steps", 5, "exactly one"),
         ("optimizer.lerning_rate", 0.1, "did you mean 'optimizer.learning_rate'"),
         ("optimiser.learning_rate", 0.1, "did you mean 'optimizer.learning_rate'"),
         ("optimizer", 3, "no such setting"),
@@ -97,6 +96,15 @@ def test_any_other_text_is_one_usage_error(text):
 def test_wrong_values_are_refused(path, value, words):
     with pytest.raises(UsageError, match=words):
         replace(BASE, {path: value})
+
+
+def test_of_steps_and_epochs_there_is_one():
+    assert (BASE.steps, BASE.epochs is None) == (None, False)
+    changed = replace(BASE, {"steps": 5})
+    assert (changed.steps, changed.epochs) == (5, None)
+    for values in ({"steps": 5, "epochs": 1.0}, {"steps": None}):
+        with pytest.raises(UsageError, match="exactly one"):
+            replace(BASE, values)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from jaxcnn import loop, rundir
 from jaxcnn.config import replace
 from jaxcnn.data import npz, source
 from jaxcnn.data.records import Arrays
-from jaxcnn.errors import Preempted, UsageError
+from jaxcnn.errors import CheckpointError, Preempted, UsageError
 
 pytestmark = pytest.mark.protocol("T17")
 
@@ -68,7 +68,7 @@ def test_a_start_that_ended_at_its_first_files_can_be_repeated(tiny, tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(rundir, "write_text", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(CheckpointError, match="No space"):
             loop.run(tiny, tmp_path, num_devices=1)
     assert loop.run(tiny, tmp_path, num_devices=1)["steps"] == tiny.steps
     assert (tmp_path / "dataset.json").exists()
