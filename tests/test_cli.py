@@ -453,7 +453,7 @@ BAD = [
     ("train lenet_digits --data.ahead=100000000", 2, "ahead=100000000"),
     ("train lenet_digits --augment.flip=perhaps", 2, "flip"),
     ("train lenet_digits --noaugment.flip=true", 2, "noaugment.flip"),
-    ("plan lenet_digits --tflops=nan", 2, "tflops=nan"),
+    ("plan lenet_digits --tflops=nan", 2, "tflops=nan must be > 0"),
     ("train cifar --dataset=fake", 2, "experiment 'cifar'"),
     ("train lenet_digits --together=x", 2, "auto, turns, devices, vmap"),
     ("train lenet_digits --sweep=learning_rate:0.1,0.10", 2, "twice"),

@@ -113,6 +113,7 @@ def test_the_command_needs_no_data(capsys):
     ("flags", "words"),
     [
         (["--memory=-1"], "must be > 0"),
+        (["--memory=inf"], "--memory=inf must be > 0 and finite"),
         (["--bandwidth=5"], "needs --tflops"),
         (["--memory=0.00001"], "batch of 1 needs"),
         (["--tflop=5"], "tflops"),

@@ -16,7 +16,7 @@ def main(arguments: list[str], stop: Stop) -> int:
     _, config, flags = read_experiment(arguments, _flags)
     for name in ("memory", "tflops", "bandwidth"):
         if flags[name] is not None and not 0 < flags[name] < math.inf:
-            raise UsageError(f"--{name}={flags[name]} must be a number > 0")
+            raise UsageError(f"--{name}={flags[name]} must be > 0 and finite")
     if flags["bandwidth"] and not flags["tflops"]:
         raise UsageError("--bandwidth needs --tflops as well: time is the longer of arithmetic and memory traffic")
     task = build(config, flags["num_devices"], mesh_shape=flags["mesh"])
