@@ -82,9 +82,8 @@ def test_a_run_ends_with_them_also_after_a_stop(bn, tmp_path):
 
 def test_a_stop_meanwhile_is_heard_and_ends_with_the_same_bits(bn, tmp_path):
     straight = loop.run(bn, tmp_path / "straight")
-    stops = iter(
-        [False] * 14 + [True] * 99
-    )  # at the start, after each of 12 updates, in the second batch of the moments
+    # Asked at the start and after each of the 12 updates; true in the second batch of the moments.
+    stops = iter([False] * 14 + [True] * 99)
     with pytest.raises(Preempted, match="BatchNorm"):
         loop.run(bn, tmp_path / "stopped", stop=stops.__next__)
     assert loop.run(bn, tmp_path / "stopped")["state_digest"] == straight["state_digest"]

@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
             _leave(1, argv is None)
         if debug:
             traceback.print_exc()
-        complain(f"jaxcnn: there is not memory enough ({reason[:200]}); use a smaller --batch_size, or smaller images")
+        complain(f"jaxcnn: out of memory ({reason[:200]}); use a smaller --batch_size, or smaller images")
         _leave(2, argv is None)
 
 

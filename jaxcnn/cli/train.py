@@ -29,6 +29,8 @@ def main(arguments: list[str], stop: Stop) -> int:
         raise UsageError(f"--resume={flags['resume']} must be one of {', '.join(RESUME)}")
     runs = many.variations(config, flags["seeds"], _read_sweep(flags["sweep"], config))
     runs = {name: _absolute(each) for name, each in runs.items()}
+    if len(runs) == 1:  # a sweep may be of one value
+        (config,) = runs.values()
     workdir = flags["workdir"] or default_workdir(original, config)
     place = hosts.find_place(flags["coordinator"], flags["num_processes"], flags["process_id"])
     if len(runs) > 1:
@@ -37,8 +39,6 @@ def main(arguments: list[str], stop: Stop) -> int:
                 f"--seeds={flags['seeds']} and --sweep={flags['sweep']} are for one process: its devices train runs of their own"
             )
         return _train_many(runs, workdir, flags, stop)
-    (config,) = runs.values()  # a sweep may be of one value
-    workdir = flags["workdir"] or default_workdir(original, config)
     if not flags["workdir"]:
         _check_own(workdir, config)
     if place is not None:

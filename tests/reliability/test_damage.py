@@ -89,9 +89,8 @@ def test_each_file_of_the_newest_step_damaged_in_each_way(rig, tmp_path, full, c
 @pytest.mark.protocol("T5")
 def test_a_run_with_a_damaged_step_goes_on_from_the_one_before(rig, run, jaxcnn_):
     sizes = {path: path.stat().st_size for path in (run / "checkpoints" / "15" / "state").rglob("*") if path.is_file()}
-    for arrays in (
-        path for path, size in sizes.items() if size > max(sizes.values()) / 2
-    ):  # one may be a copy, never read
+    large = [path for path, size in sizes.items() if size > max(sizes.values()) / 2]  # one may be a copy, never read
+    for arrays in large:
         data = bytearray(arrays.read_bytes())
         data[len(data) // 2] ^= 1
         arrays.write_bytes(data)
