@@ -1,6 +1,13 @@
-"""The suite runs strict: warnings are errors, dtypes and ranks are never promoted silently, and there are 8 devices."""
+"""Two tiers, one suite, and how its tests are spread over the cores.
+
+A test that a marker of ``SLOW`` explains runs with ``--full`` only. All others are the fast tier: each law, module, verb
+and fault has a case there. Laws come first, then what runs in this process, then what starts processes.
+
+The suite runs strict: warnings are errors, dtypes and ranks are never promoted silently, and there are 8 devices.
+"""
 
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -10,20 +17,24 @@ import subprocess
 import sys
 import tempfile
 
-# Before jax is imported: a cache of its own for the session, and eight fake devices on the CPU.
-_CACHE = tempfile.TemporaryDirectory(prefix="jaxcnn-test-")
-os.environ["JAXCNN_CACHE"] = _CACHE.name
+# Before jax is imported: a cache of the session's own, shared by all workers, and eight fake devices on the CPU.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _SESSION = tempfile.TemporaryDirectory(prefix="jaxcnn-test-")
+    os.environ["JAXCNN_CACHE"] = _SESSION.name
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("NPROC", "2")
 
-from jaxcnn import environment  # noqa: E402
+from jaxcnn import environment
 
 environment.prepare()
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+PLAIN_FLAGS = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", "")).strip()
+os.environ["XLA_FLAGS"] = f"{PLAIN_FLAGS} --xla_force_host_platform_device_count=8"
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import pytest  # noqa: E402
+from jax._src import compiler  # noqa: E402
 
 from jaxcnn.config import AugmentConfig, CheckpointConfig, Config, DataConfig, LogConfig, ModelConfig  # noqa: E402
 
@@ -33,45 +44,124 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
-
-_WHOLE = ("test_processes.py", "test_scale.py", "test_many.py")
+# Why a test is slow. Those with one of these markers are left to ``--full``.
+SLOW = {
+    "processes": "starts several processes of jaxcnn, one after the other or at once",
+    "compiles": "compiles large programs",
+    "trains": "trains many steps, or many runs",
+    "soak": "tries many cases of the same kind",
+}
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="also what takes long: more kills, more damage, all networks")
+    parser.addoption("--full", action="store_true", help="all tests, also the slow ones")
     parser.addoption(
         "--protocol", metavar="FILE", help="write what the tests of the reliability protocol find, as JSON lines"
     )
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "full: takes long, and runs with --full only; its short form runs always")
-    config.addinivalue_line("markers", "optimised: compiled as for users, not as fast as can be")
+    for name, reason in SLOW.items():
+        config.addinivalue_line("markers", f"{name}: {reason}; runs with --full only")
+    config.addinivalue_line("markers", "ci: a slow test that .ci/run runs too, for what it guards matters most")
+    config.addinivalue_line("markers", "alone: keeps several cores busy; no other test runs meanwhile")
+    config.addinivalue_line("markers", "optimized: with --full compiled as for users, not as fast as can be")
     config.addinivalue_line("markers", "protocol(number): a part of that test of the reliability protocol")
-    if config.getoption("--protocol") and not hasattr(config, "workerinput"):
+    config.option.loadscopereorder = False  # xdist keeps our order
+    examples = 100 if config.getoption("--full") else 12
+    hypothesis.settings.register_profile("tier", max_examples=examples, deadline=None, derandomize=True, database=None)
+    hypothesis.settings.load_profile("tier")
+    if hasattr(config, "workerinput"):
+        return
+    config.pluginmanager.register(AtOnce(config))
+    if config.getoption("--protocol"):
         config.pluginmanager.register(Protocol(pathlib.Path(config.getoption("--protocol"))))
+
+
+def pytest_report_header(config):
+    return "tier: all tests" if config.getoption("--full") else "tier: fast (--full runs the slow tests too)"
+
+
+def is_slow(item):
+    return any(item.get_closest_marker(name) for name in SLOW)
 
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
         item.user_properties += [("protocol", mark.args[0]) for mark in item.iter_markers("protocol")]
     if not config.getoption("--full"):
-        for item in items:
-            if item.get_closest_marker("full"):
-                item.add_marker(pytest.mark.skip(reason="takes long: ./launch.sh test --full"))
+        slow = [item for item in items if is_slow(item)]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not is_slow(item)]
+    last = {item.path for item in items if item.get_closest_marker("alone")}
+
+    def turn(item):
+        return (item.path.name != "test_laws.py", item.path.parent.name == "reliability", item.path in last)
+
+    items.sort(key=turn)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """Let a test that keeps several cores busy have the machine to itself, whatever the other workers are about."""
+    how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    folder = pathlib.Path(os.environ["JAXCNN_CACHE"])
+    with (folder / "machine.lock").open("a") as machine:
+        with (folder / "door.lock").open("a") as door:  # who waits for the machine lets nobody pass
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(machine, how)
+        return (yield)
+
+
+@functools.cache
+def quick_compilation():
+    """Options under which XLA compiles in a quarter of the time, and programs run slowly; versions know different ones.
+
+    XLA reads its flags once, which has happened here: from now on they are those of the processes that tests start. These
+    have one device, and compile quickly too.
+    """
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    for name, value in {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}.items():
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            jax.jit(jnp.sin, compiler_options={**quick, name: value})(1.0)
+            quick[name] = value
+    flags = [PLAIN_FLAGS, *(f"--{name}={str(value).lower()}" for name, value in quick.items())]
+    os.environ["XLA_FLAGS"] = " ".join(flags)
+    os.environ["PYTHONPATH"] = str(ROOT)
+    return quick
+
+
+_compile_options = compiler.get_compile_options
+
+
+def _quick_options(*arguments, **named):
+    options = _compile_options(*arguments, **named)
+    options.env_option_overrides = [*quick_compilation().items(), *options.env_option_overrides]
+    return options
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Compilation is most of what a test takes: LLVM optimises only where a test is about the last bits, and with --full.
-
-    Processes that a test starts do as it does.
-    """
-    quick = not item.config.getoption("--full") and item.get_closest_marker("optimised") is None
-    if jax.config.values["jax_disable_most_optimizations"] != quick:
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick))
-        jax.config.update("jax_disable_most_optimizations", quick)
+    """Compilation is most of what a test takes: XLA optimizes only where a test is about that, and with --full."""
+    quick_compilation()
+    optimized = item.config.getoption("--full") and item.get_closest_marker("optimized")
+    wanted = _compile_options if optimized else _quick_options
+    if compiler.get_compile_options is not wanted:
+        compiler.get_compile_options = wanted
         jax.clear_caches()
+
+
+class AtOnce:
+    """Names a failure when it happens; the details come at the end."""
+
+    def __init__(self, config):
+        self._config = config
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = str(crash.message if crash else report.longrepr).strip().partition("\n")[0]
+            self._config.get_terminal_writer().line(f"\nFAILED {report.nodeid}: {reason[:200]}", red=True)
 
 
 class Protocol:
@@ -106,26 +196,26 @@ class Protocol:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Files whose runs are shared, or need the cores, stay on one worker, and so do tests with one name after an @.
-
-    All others go where there is time. (xdist 3.8 has marks for that; pytest 9.2 loses them on their way.)
-    """
+    """A file whose tests share a run, a dataset or programs stays on one worker; other tests go where there is time."""
     from xdist.scheduler import LoadScopeScheduling
+
+    @functools.cache
+    def shares(file: str) -> bool:
+        text = (ROOT / file).read_text()
+        return 'scope="module"' in text or "functools.cache" in text or "mark.optimized" in text
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            whole = "reliability/" in file or file.endswith(_WHOLE)
-            return file if whole else nodeid.rpartition("@")[2]
+            return file if shares(file) else nodeid
 
     return Scheduling(config, log)
 
 
 def start_training(folder, name, *flags, stderr=subprocess.PIPE, **variables):
-    """``train rig.py`` in ``folder``, as a process of its own with one device."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    environment["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment["XLA_FLAGS"])
+    """``train rig.py`` in ``folder``, as a process of its own."""
     command = [sys.executable, "-m", "jaxcnn", "train", "rig.py", f"--workdir={name}", *flags]
+    environment = {**os.environ, **variables}
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=stderr, stdout=subprocess.DEVNULL, text=True)
 
 
@@ -143,17 +233,6 @@ def finish(process, timeout=150):
 def saved_steps(folder, name):
     """Steps of a run that are on disk, ascending."""
     return sorted(int(path.parent.name) for path in (folder / name / "checkpoints").glob("*/commit_success.txt"))
-
-
-@functools.cache
-def quick_compilation():
-    """Options under which XLA compiles fast and the program runs slowly; which there are depends on its version."""
-    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    for name, value in [("xla_cpu_use_fusion_emitters", False)]:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            jax.jit(jnp.sin, compiler_options={**quick, name: value})(1.0)
-            quick[name] = value
-    return quick
 
 
 @pytest.fixture(scope="session")
@@ -194,7 +273,7 @@ def tiny() -> Config:
     """A run of 12 steps on synthetic images, saved every 4, with everything random switched on."""
     return Config(
         steps=12,
-        model=ModelConfig("lenet5", overrides={"dropout_rate": 0.2}),
+        model=ModelConfig("mlp", overrides={"hidden": (16,), "dropout_rate": 0.2}),
         data=DataConfig("fake", batch_size=16, eval_batch_size=40),
         augment=AugmentConfig(shift=2, rotate=10),
         checkpoint=CheckpointConfig(every=4),

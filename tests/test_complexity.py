@@ -137,14 +137,14 @@ def test_features_are_what_the_layers_return():
 
 
 def test_a_stage_is_its_last_block():
-    model = jaxcnn.create_model("resnet101", 10)
+    model = jaxcnn.create_model("resnet18", 10, depths=(1, 1, 3), width=8)
     images = jnp.zeros((1, 64, 64, 3))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
-    found = jax.eval_shape(lambda v: jaxcnn.features(model, v, images, ["layer3", "layer3_9", "layer3_22"]), variables)
-    assert {name: leaf.shape for name, leaf in found.items()} == dict.fromkeys(found, (1, 4, 4, 1024))
+    found = jax.eval_shape(lambda v: jaxcnn.features(model, v, images, ["layer3", "layer3_1", "layer3_2"]), variables)
+    assert {name: leaf.shape for name, leaf in found.items()} == dict.fromkeys(found, (1, 4, 4, 32))
     jaxpr = str(jax.make_jaxpr(lambda v: jaxcnn.features(model, v, images, ["layer3"])["layer3"])(variables))
     assert jaxpr == str(
-        jax.make_jaxpr(lambda v: jaxcnn.features(model, v, images, ["layer3_22"])["layer3_22"])(variables)
+        jax.make_jaxpr(lambda v: jaxcnn.features(model, v, images, ["layer3_2"])["layer3_2"])(variables)
     )
 
 

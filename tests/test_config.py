@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcnn.config import (
@@ -41,7 +41,6 @@ def test_json_round_trip():
     assert from_json(to_json(config)) == config
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1e3), st.integers(1, 10**6), st.booleans(), st.text(max_size=20))
 def test_json_round_trip_of_any_values(seed, rate, batch, flip, directory):
     values = {
@@ -55,7 +54,6 @@ def test_json_round_trip_of_any_values(seed, rate, batch, flip, directory):
     assert from_json(to_json(config)) == config
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.text(max_size=60)
     | st.recursive(

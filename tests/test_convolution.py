@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import quick_compilation
 from jax import lax
 
 from jaxcnn import nn
@@ -93,7 +92,7 @@ def test_every_way_gives_the_product_by_its_definition(case):
     wanted = defined(x, w, y, geometry)
     single = {name: value.astype(np.float32) for name, value in (("x", x), ("w", w), ("y", y))}
 
-    @functools.partial(jax.jit, compiler_options=quick_compilation())
+    @jax.jit
     def found(x, w, y):
         pairs = {"y": (x, w), "x": (y, w), "w": (x, y)}
         return {
@@ -163,7 +162,7 @@ def test_every_derivative_is_that_of_a_convolution_of_xla(case):
             x, w, geometry.stride, geometry.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
-    @functools.partial(jax.jit, static_argnums=0, compiler_options=quick_compilation())
+    @functools.partial(jax.jit, static_argnums=0)
     def found(conv, x, w, xs, ws):
         def loss(x, w):
             return jnp.sum(jnp.sin(conv(x, w)) * y)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
@@ -15,7 +15,7 @@ from jaxcnn.errors import UsageError
 from jaxcnn.nn.channelwise import inner, scaled
 from jaxcnn.nn.functional import scaled_tanh
 
-pytestmark = pytest.mark.optimised  # a wrong sum is often the optimiser's
+pytestmark = pytest.mark.optimized  # a wrong sum is often the optimiser's
 
 X33 = np.arange(9.0, dtype=np.float32).reshape(1, 3, 3, 1)
 K22 = np.arange(4.0, dtype=np.float32).reshape(2, 2, 1, 1)
@@ -146,7 +146,6 @@ def convolution_by_loops(x, w, b, stride, pads, groups, dilation):
     return y
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_conv2d_equals_loops(data):
     draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
@@ -169,7 +168,6 @@ def test_conv2d_equals_loops(data):
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_pooling_equals_loops(data):
     draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
@@ -181,19 +179,18 @@ def test_pooling_equals_loops(data):
         np.pad(a, ((0, 0), *pads, (0, 0)), constant_values=v) for a, v in ((x, -np.inf), (x, 0), (x * 0 + 1, 0))
     )
     rows, columns = (nn.conv_output_size(n, w, s, p) for n, w, s, p in zip(shape, window, stride, pads))
+    found = nn.max_pool2d(x, window, stride, pads)
+    means, inner = (nn.avg_pool2d(x, window, stride, pads, count_padding=padding) for padding in (True, False))
     for i, j in itertools.product(range(rows), range(columns)):
         here = (
             slice(None),
             slice(i * stride[0], i * stride[0] + window[0]),
             slice(j * stride[1], j * stride[1] + window[1]),
         )
-        np.testing.assert_array_equal(nn.max_pool2d(x, window, stride, pads)[:, i, j], largest[here].max(axis=(1, 2)))
-        mean = nn.avg_pool2d(x, window, stride, pads)[:, i, j]
-        np.testing.assert_allclose(mean, total[here].mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
-        inner = nn.avg_pool2d(x, window, stride, pads, count_padding=False)[:, i, j]
-        np.testing.assert_allclose(
-            inner, total[here].sum(axis=(1, 2)) / real[here].sum(axis=(1, 2)), rtol=1e-5, atol=1e-6
-        )
+        np.testing.assert_array_equal(found[:, i, j], largest[here].max(axis=(1, 2)))
+        np.testing.assert_allclose(means[:, i, j], total[here].mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+        expected = total[here].sum(axis=(1, 2)) / real[here].sum(axis=(1, 2))
+        np.testing.assert_allclose(inner[:, i, j], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_max_pool_gradient_goes_to_the_largest():
@@ -277,7 +274,8 @@ def test_adaptive_average_pool_bins(size):
 @pytest.mark.parametrize("size", range(4, 16))
 @pytest.mark.parametrize(("window", "stride", "padding"), [(3, 2, 0), (2, 2, 0), (3, 2, 1), (3, 1, 1)])
 def test_ceil_mode_has_torchs_size(size, window, stride, padding):
-    y = nn.max_pool2d(jnp.ones((1, size, size, 1)), window, stride, padding, ceil_mode=True)
+    image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
+    y = jax.eval_shape(lambda x: nn.max_pool2d(x, window, stride, padding, ceil_mode=True), image)
     expected = -(-(size + 2 * padding - window) // stride) + 1
     if (expected - 1) * stride >= size + padding:  # a window must begin on the image or the padding before it
         expected -= 1

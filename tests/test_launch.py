@@ -125,6 +125,7 @@ def test_the_environment_is_set_before_jax_and_the_users_word_counts():
     assert ask(XLA_FLAGS="--xla_dump_to=/tmp/x")[1].startswith("--xla_dump_to=/tmp/x")
 
 
+@pytest.mark.processes
 def test_a_program_compiled_for_one_thread_is_not_loaded_for_two(tmp_path):
     """XLA divides a loop over the threads that there are when it compiles, and jax's key of a program does not tell."""
     code = (
@@ -152,6 +153,7 @@ def test_a_program_compiled_for_one_thread_is_not_loaded_for_two(tmp_path):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library here is not GNU's")
+@pytest.mark.processes
 def test_what_a_step_frees_is_kept_for_the_next():
     """XLA's large arrays come from the C library, which would hand each of them out as pages that are touched anew."""
     code = (

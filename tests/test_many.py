@@ -1,14 +1,12 @@
 """Several seeds and sweeps: each run is what it would be alone, and the summary is its statistics."""
 
 import json
-import os
 import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from jaxcnn import loop, many
 from jaxcnn.cli.train import _read_sweep
@@ -146,7 +144,6 @@ def test_the_command_line_says_mean_and_interval(tmp_path):
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
     assert "±" in done.stdout

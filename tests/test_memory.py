@@ -21,7 +21,7 @@ def test_a_lack_of_memory_names_what_takes_it(tiny, tmp_path):
     words = r"data\.batch_size=16 .*RESOURCE_EXHAUSTED.*optimizer\.accumulate > 1, or .*plan"
     with pytest.raises(UsageError, match=words):
         loop.train(build(tiny, 1), tmp_path / "run", train_step=greedy)
-    remat = dataclasses.replace(tiny, model=ModelConfig("resnet20_cifar"), data=DataConfig("fake", batch_size=16))
+    remat = dataclasses.replace(tiny, model=ModelConfig("cifar_resnet_tiny"), data=DataConfig("fake", batch_size=16))
     with pytest.raises(UsageError, match=r"model\.remat=true"):
         loop.train(build(remat, 1), tmp_path / "other", train_step=greedy)
 

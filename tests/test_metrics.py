@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcnn import evaluate, metrics
@@ -26,7 +26,6 @@ def test_cross_entropy_is_minus_log_probability():
     np.testing.assert_allclose(cross_entropy(LOGITS, LABELS, 0.1), -(target * np.log(p)).sum(1), rtol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=6, max_size=6), st.integers(0, 5))
 def test_rank_breaks_ties_as_argmax(values, label):
     logits = np.array([values], np.float32)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SHARED, quick_compilation
+from conftest import SHARED
 
 import jaxcnn
 from jaxcnn import complexity, rng
@@ -28,14 +28,15 @@ TINY = [name for name in OURS if name.endswith(("_tiny", "_mini")) and name != "
 DEEP = [n for n in OURS if n.startswith(("resnet101", "resnet152", "resnet1202"))]
 
 
-def quick_jit(function):
-    return jax.jit(function, compiler_options=quick_compilation())
+def some(names, fast):
+    """Parameters of a test: those for which ``fast`` is false are left to ``--full``."""
+    return [name if fast(name) else pytest.param(name, marks=pytest.mark.compiles) for name in names]
 
 
 def built(name, num_classes=10, **overrides):
     model = jaxcnn.create_model(name, num_classes, **overrides)
     images = jax.random.normal(jax.random.key(1), (3, *input_shape(name)))
-    return model, quick_jit(model.init)(rng.key(0, "init"), images), images
+    return model, jax.jit(model.init)(rng.key(0, "init"), images), images
 
 
 def applied(name, shape):
@@ -44,7 +45,7 @@ def applied(name, shape):
     return model.apply(variables, jnp.ones(shape))
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", some(COUNTS, lambda name: "1202" not in name))
 def test_counts(name):
     row = COUNTS[name]
     assert input_shape(name) == tuple(row["image"])
@@ -56,8 +57,7 @@ def test_counts(name):
 def test_every_network_is_counted():
     assert set(OURS) - set(TINY) == set(COUNTS)
     families = {registry.find(name).module for name in OURS}
-    small = {registry.find(name).module for name in [*TINY, "lenet5", "lenet5_1998", "mlp"]}
-    assert families == small, "each family has a small member"
+    assert families == {registry.find(name).module for name in SMALL}, "each family has a small member"
 
 
 def test_the_auxiliary_heads_of_googlenet_are_counted():
@@ -102,28 +102,20 @@ def random_variables(model, image_shape):
     return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(lambda x: model.init(rng.key(0, "init"), x), image))
 
 
-# Deeper and wider forms of networks that are run; their layers and parameters are counted and compared all the same.
-LIKE_ANOTHER = [
-    *DEEP,
-    *(f"densenet{depth}" for depth in (121, 169, 201)),
-    *(f"plain{depth}_cifar" for depth in (32, 44, 56)),
-    *(f"resnet{depth}_cifar{option}" for depth in (32, 44, 56, 110) for option in ("", "_b")),
-    *(f"vgg{depth}{norm}" for depth in (13, 16, 19) for norm in ("", "_bn")),
-    *("convnext_tiny", "preact_resnet164_cifar", "resnet34", "resnet34_v2", "wide_resnet50_2"),
-    *("wrn16_8_cifar", "wrn28_10_cifar", "wrn40_4_cifar"),
-]
+# A small network of each family; of the others the layers and parameters are counted.
+SMALL = [*TINY, "lenet5", "lenet5_1998", "mlp"]
 
 
 def _grouped(name):
     """Networks that run op by op share a process, so that each op is compiled once for all of them."""
-    marks = [pytest.mark.full] if name in LIKE_ANOTHER else []
+    marks = [] if name in SMALL else [pytest.mark.compiles]
     return pytest.param(name, marks=marks, id=f"{name}@op-by-op" if name in DEEP else name)
 
 
 @pytest.mark.parametrize("name", [_grouped(name) for name in OURS])
 def test_every_network_steps(name):
     """Forward, gradient of each parameter, an update, one trace for two calls; forward in bfloat16."""
-    compiled = (lambda f: f) if name in DEEP else quick_jit
+    compiled = (lambda f: f) if name in DEEP else jax.jit
     narrow = {"hidden": 64, "maps": None} if "maps" in registry.overridable(name) else {"hidden": (64, 64)}
     overrides = {k: v for k, v in narrow.items() if v and k in registry.overridable(name) and name != "mlp"}
     model, half = (jaxcnn.create_model(name, 10, dtype, **overrides) for dtype in ("float32", "bfloat16"))
@@ -170,13 +162,13 @@ def test_every_network_steps(name):
     assert bool(jnp.isfinite(logits).all())
 
 
-@pytest.mark.parametrize("name", [*TINY, "lenet5", "lenet5_1998", "mlp"])
+@pytest.mark.parametrize("name", some(SMALL, ("resnet_tiny", "vgg_tiny", "lenet5", "mlp").__contains__))
 def test_bfloat16_computes_what_float32_does(name):
     """And parameters stay float32, as the network itself initialises them."""
     model, variables, images = built(name)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-    single = quick_jit(lambda v, x: model.apply(v, x))(variables, images)
-    half = quick_jit(lambda v, x: jaxcnn.create_model(name, 10, "bfloat16").apply(v, x))(variables, images)
+    single = jax.jit(lambda v, x: model.apply(v, x))(variables, images)
+    half = jax.jit(lambda v, x: jaxcnn.create_model(name, 10, "bfloat16").apply(v, x))(variables, images)
     assert np.abs(single - half).max() <= 0.05 * max(np.abs(single).max(), 0.1)
     assert np.any(single != half)
 
@@ -217,7 +209,10 @@ def test_biases_of_the_published_alexnet():
     assert {name for name, bias in biases.items() if np.all(bias == 0)} == {"conv1", "conv3", "fc8"}
 
 
-@pytest.mark.parametrize("name", [n for n in TINY if "remat" in registry.overridable(n)])
+@pytest.mark.parametrize(
+    "name",
+    some([n for n in TINY if "remat" in registry.overridable(n)], ("resnet_tiny", "mobilenet_tiny").__contains__),
+)
 def test_recomputing_changes_no_result(name):
     plain, variables, images = built(name)
     again = jaxcnn.create_model(name, 10, remat=True)
@@ -227,7 +222,7 @@ def test_recomputing_changes_no_result(name):
         logits, _ = model.apply({**variables, "params": params}, images, train=True, rngs=rngs, mutable=mutable)
         return jnp.sum(logits**2)
 
-    ours, theirs = (quick_jit(jax.grad(partial(loss, model)))(variables["params"]) for model in (again, plain))
+    ours, theirs = (jax.jit(jax.grad(partial(loss, model)))(variables["params"]) for model in (again, plain))
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(theirs))
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         zero = 1e-6 * largest  # a gradient that is zero in exact arithmetic is rounding alone
@@ -236,7 +231,9 @@ def test_recomputing_changes_no_result(name):
     assert "remat" in str(program) or "checkpoint" in str(program)
 
 
-@pytest.mark.parametrize("name", [n for n in TINY if "norm" in registry.overridable(n)])
+@pytest.mark.parametrize(
+    "name", some([n for n in TINY if "norm" in registry.overridable(n)], ("resnet_tiny", "vgg_tiny").__contains__)
+)
 def test_ghost_norms_reach_every_layer(name):
     """Two images give the same logits whatever the other two of the batch are; under global norms they do not."""
     quiet = {"dropout_rate": 0.0} if "dropout_rate" in registry.overridable(name) else {}

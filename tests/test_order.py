@@ -4,19 +4,17 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcnn.data import order
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 5000), st.integers(0, 2**32 - 1), st.integers(0, 2**40))
 def test_permute_is_a_bijection(n, seed, epoch):
     assert sorted(order.permute(np.arange(n), n, seed, epoch).tolist()) == list(range(n))
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 50), st.integers(0, 100))
 def test_every_example_once_per_epoch_for_any_batch_size(n, batch_size, seed):
     steps = -(-3 * n // batch_size)
@@ -25,7 +23,6 @@ def test_every_example_once_per_epoch_for_any_batch_size(n, batch_size, seed):
         assert sorted(epoch.tolist()) == list(range(n))
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 10**9), st.integers(0, 10**7), st.integers(1, 64), st.integers(1, 9))
 def test_a_step_does_not_depend_on_history(n, step, batch_size, ahead):
     block = order.train_indices(5, step, batch_size, n, ahead)

@@ -12,7 +12,7 @@ from jaxcnn.config import Config, DataConfig, ModelConfig, replace
 from jaxcnn.errors import Preempted, UsageError
 from jaxcnn.task import build
 
-SMALL = ModelConfig("resnet18", overrides={"width": 4, "depths": (1, 1, 1, 1)})
+SMALL = ModelConfig("resnet18", overrides={"width": 4, "depths": (1,)})
 
 
 @pytest.fixture

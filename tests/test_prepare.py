@@ -470,6 +470,7 @@ def wait_for(what, seconds=60):
         time.sleep(0.02)
 
 
+@pytest.mark.processes
 def test_killed_while_it_downloads_and_while_it_writes(server, no_proxy, tmp_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     server.slow = True
@@ -492,6 +493,7 @@ def test_killed_while_it_downloads_and_while_it_writes(server, no_proxy, tmp_pat
     assert not list((tmp_path / "downloads").rglob("*.tmp.*"))
 
 
+@pytest.mark.processes
 def test_ctrl_c_ends_at_once_and_two_at_a_time_do_not_collide(server, no_proxy, tmp_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     server.slow = True

@@ -25,15 +25,16 @@ EXPERIMENT = """
 from jaxcnn import AugmentConfig, CheckpointConfig, Config, DataConfig, LogConfig, ModelConfig
 
 config = Config(
-    steps=400,
+    steps=60,
     model=ModelConfig("lenet5", overrides={"dropout_rate": 0.1}),
     data=DataConfig("fake", batch_size=32),
     augment=AugmentConfig(shift=2, rotate=10),
-    checkpoint=CheckpointConfig(every=20),
-    log=LogConfig(every=10, eval_every=100, plots=False),
+    checkpoint=CheckpointConfig(every=10),
+    log=LogConfig(every=5, eval_every=30, plots=False),
 )
 """
 TIMEOUT = 150
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +90,17 @@ def children(process):
 def test_only_the_first_process_writes_and_each_step_is_written_once(rig):
     folder, _ = rig
     steps = [json.loads(line)["step"] for line in (folder / "straight" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 401))
+    assert steps == list(range(1, 61))
     assert {path.name for path in (folder / "straight").iterdir()} >= {"config.json", "summary.json", "checkpoints"}
 
 
 @pytest.mark.protocol("T13")
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_other_within_25_seconds(rig, victim, record_property):
+@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.processes)])
+def test_a_killed_process_ends_the_other_within_25_seconds(rig, victim, full, record_property):
     folder, straight = rig
     name = f"lost-{victim}"
     processes = pair(folder, name)
-    wait_for_step(folder, name, 40, *processes)
+    wait_for_step(folder, name, 20, *processes)
     processes[victim].kill()
     begin = time.monotonic()
     code, err = finish(processes[1 - victim], timeout=60)
@@ -107,20 +108,23 @@ def test_a_killed_process_ends_the_other_within_25_seconds(rig, victim, record_p
     processes[victim].communicate()
     assert seconds < 25, f"{seconds:.1f} s\n{err}"
     assert code in (6, -signal.SIGABRT), (code, err)
-    shutil.copytree(folder / name, folder / f"{name}-alone")
-    for code, err in map(finish, pair(folder, name)):
-        assert code == 0, err
-    assert digest(folder, name) == straight
-    code, err = finish(start(folder, f"{name}-alone"))  # one machine is left
-    assert (code, "resumed at step" in err) == (0, True), err
     record_property("seconds until the other ends", round(seconds, 1))
+    if full:
+        shutil.copytree(folder / name, folder / f"{name}-alone")
+        for code, err in map(finish, pair(folder, name)):
+            assert code == 0, err
+        assert digest(folder, name) == straight
+        code, err = finish(start(folder, f"{name}-alone"))  # one machine is left
+        assert (code, "resumed at step" in err) == (0, True), err
 
 
+@pytest.mark.ci
+@pytest.mark.processes
 @pytest.mark.protocol("T13")
 def test_the_supervisor_starts_all_again_after_a_kill(rig):
     folder, straight = rig
     process = start(folder, "supervised", "--nproc=2", "--max_restarts=2")
-    wait_for_step(folder, "supervised", 60, process)
+    wait_for_step(folder, "supervised", 20, process)
     os.kill(children(process)[1], signal.SIGKILL)
     code, err = finish(process)
     assert code == 0, err
@@ -129,12 +133,12 @@ def test_the_supervisor_starts_all_again_after_a_kill(rig):
 
 
 @pytest.mark.protocol("T4")
-@pytest.mark.parametrize("target", [0, 1])
+@pytest.mark.parametrize("target", [0, pytest.param(1, marks=pytest.mark.processes)])
 def test_sigterm_on_one_process_saves_on_all_at_the_same_step(rig, target, record_property):
     folder, straight = rig
     name = f"stopped-{target}"
     processes = pair(folder, name)
-    wait_for_step(folder, name, 40, *processes)
+    wait_for_step(folder, name, 20, *processes)
     processes[target].terminate()
     begin = time.monotonic()
     ends = [finish(process) for process in processes]
@@ -156,11 +160,12 @@ def test_a_stop_that_was_settled_on_is_seen_at_every_later_call(monkeypatch):
     assert [stop() for _ in range(5)] == [False, False, True, True, True]
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T4")
 def test_sigterm_on_the_supervisor_stops_all_and_its_death_does_too(rig):
     folder, straight = rig
     process = start(folder, "asked", "--nproc=2")
-    wait_for_step(folder, "asked", 40, process)
+    wait_for_step(folder, "asked", 20, process)
     told_at, begin = saved_steps(folder, "asked")[-1], time.monotonic()
     process.terminate()
     code, err = finish(process)
@@ -168,7 +173,7 @@ def test_sigterm_on_the_supervisor_stops_all_and_its_death_does_too(rig):
     assert err.count("stopped at step") == 1, err
 
     process = start(folder, "asked", "--nproc=2")
-    wait_for_step(folder, "asked", saved_steps(folder, "asked")[-1] + 20, process)
+    wait_for_step(folder, "asked", saved_steps(folder, "asked")[-1] + 10, process)
     pids = children(process)
     process.kill()
     process.communicate()
@@ -181,6 +186,7 @@ def test_sigterm_on_the_supervisor_stops_all_and_its_death_does_too(rig):
     assert digest(folder, "asked") == straight, err
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T4")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_it_waits_for_the_others_is_heard(rig, number):
@@ -210,6 +216,7 @@ def test_a_configuration_that_differs_is_found_before_anything_is_written(rig):
     assert not (folder / "differs").exists()
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T15")
 def test_a_missing_peer_and_a_taken_port_are_told(rig, record_property):
     folder, _ = rig
@@ -248,6 +255,7 @@ def test_a_missing_peer_and_a_taken_port_are_told(rig, record_property):
     assert not (folder / "alone").exists()
 
 
+@pytest.mark.processes
 def test_seeds_are_for_one_process(rig):
     folder, _ = rig
     code, err = finish(start(folder, "many", "--nproc=2", "--seeds=2"))
@@ -255,6 +263,7 @@ def test_seeds_are_for_one_process(rig):
     assert err.count("--seeds=2 and --sweep=None are for one process") == 1, err
 
 
+@pytest.mark.processes
 def test_a_restart_after_an_error_of_the_user_is_not_tried(rig):
     folder, _ = rig
     code, err = finish(start(folder, "wrong", "--nproc=2", "--max_restarts=3", "--batch_size=33"))
@@ -263,6 +272,7 @@ def test_a_restart_after_an_error_of_the_user_is_not_tried(rig):
     assert err.count("data.batch_size=33 must be a multiple of the 2 devices, e.g. 32 or 34") == 1
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("launcher", ["open_mpi", "slurm"])
 def test_a_launcher_says_where_a_process_stands(rig, launcher):
     """The variables that ``mpirun`` and ``srun`` set; JAX makes a port from 61440 on out of the number of the job."""
@@ -293,6 +303,7 @@ for part in "a v0" "b v1"; do set -- $part; ip -n $1 link set lo up; ip -n $1 li
 """
 
 
+@pytest.mark.processes
 def test_two_hosts_with_networks_of_their_own(rig):
     """Two network namespaces, joined by a cable; the name of the host leads nowhere but to itself."""
     folder, _ = rig
@@ -306,8 +317,7 @@ def test_two_hosts_with_networks_of_their_own(rig):
     script = (
         f"{NETWORKS}\ntrain() {{ {train}; }}\ntrain a 0 & first=$!\ntrain b 1 & second=$!\nwait $first\nwait $second"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NPROC": "1"}
-    environment["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment["XLA_FLAGS"])
+    environment = {**os.environ, "NPROC": "1"}
     done = subprocess.run(
         [*unshare, script], cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT
     )

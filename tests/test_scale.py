@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -11,15 +10,13 @@ import sys
 import numpy as np
 import pytest
 import scale_runs
-from conftest import ROOT
+from conftest import PLAIN_FLAGS, ROOT
 
 from jaxcnn import mesh as meshes
 from jaxcnn import tree
 from jaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig
 from jaxcnn.errors import UsageError
 from jaxcnn.task import build
-
-pytestmark = pytest.mark.optimised  # the last bits of a sum depend on how it is compiled
 
 
 @pytest.fixture(scope="module")
@@ -32,25 +29,33 @@ def found(tmp_path_factory):
 
     def start(devices, *arguments):
         # XLA uses as many threads as NPROC says and at least one a device: here eight.
-        environment = {**os.environ, "NPROC": "8", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-        environment["XLA_FLAGS"] = re.sub(r"(device_count)=\d+", rf"\1={devices}", environment["XLA_FLAGS"])
+        # The last bits of a sum depend on how it is compiled: here as for users.
+        flags = f"{PLAIN_FLAGS} --xla_force_host_platform_device_count={devices}"
+        more = {"NPROC": "8", "XLA_FLAGS": flags, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+        environment = {**os.environ, **more}
         command = [sys.executable, "-m", "scale_runs", *arguments]
         return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
-    processes = {"one": [start(8, "one")], "two": [start(4, "two", str(port), str(number)) for number in range(2)]}
-
     @functools.cache
     def found(who):
-        said = [process.communicate(timeout=1500)[1] for process in processes[who]]
-        assert {process.returncode for process in processes[who]} == {0}, said
+        if who == "one":
+            processes = [start(8, "one")]
+        else:
+            processes = [start(4, "two", str(port), str(number)) for number in range(2)]
+        try:
+            said = [process.communicate(timeout=1500)[1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        assert {process.returncode for process in processes} == {0}, said
         return json.loads((folder / who).read_text())
 
-    yield found
-    for process in (*processes["one"], *processes["two"]):
-        process.kill()
-        process.wait()
+    return found
 
 
+@pytest.mark.alone
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", scale_runs.RUNS)
 def test_eight_devices_lose_what_one_loses(name, found):
     one, eight = (found("one")[f"{name} False {count}"] for count in (1, 8))
@@ -59,6 +64,8 @@ def test_eight_devices_lose_what_one_loses(name, found):
     assert abs(one["losses"][-1] / one["untrained"] - 1) > 1e-3, "nothing was learned, so nothing was compared"
 
 
+@pytest.mark.alone
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", scale_runs.RUNS)
 def test_elastic_exact_gives_the_same_bits_on_1_2_4_and_8_devices(name, found):
     runs = [found("one")[f"{name} True {count}"] for count in scale_runs.EXACT_COUNTS]
@@ -67,6 +74,8 @@ def test_elastic_exact_gives_the_same_bits_on_1_2_4_and_8_devices(name, found):
     assert runs[0]["examples"] == examples[: len(runs[0]["examples"])]
 
 
+@pytest.mark.alone
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", scale_runs.RUNS)
 def test_two_processes_with_four_devices_do_what_one_with_eight_does(name, found):
     one, two = found("one"), found("two")

@@ -39,7 +39,7 @@ def test_whitening_makes_the_patches_of_the_first_batch_white_and_stays():
 
 def test_it_starts_as_the_paper_says():
     model = create_model("speednet", 10, widths=(16, 64))
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
     kernel = np.asarray(variables["params"]["conv2_1"]["kernel"])
     assert kernel.shape == (3, 3, 16, 64)
     wanted = np.zeros((3, 3, 16, 16))
@@ -62,7 +62,7 @@ def test_batch_norm_without_a_gain_normalises():
 
 def test_too_many_stages_are_told():
     with pytest.raises(UsageError, match=r"layer pool3: .*use a larger image"):
-        create_model("speednet", 10).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+        jax.eval_shape(create_model("speednet", 10).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
 
 
 CONFIG = Config(

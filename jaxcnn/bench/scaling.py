@@ -48,12 +48,10 @@ class Traffic:
         return kinds <= {"all-reduce"} and self.optimum <= self.num_bytes <= self.optimum + _SCALARS
 
 
-def traffic(task: Task, compiler_options: dict[str, Any] | None = None) -> Traffic:
+def traffic(task: Task) -> Traffic:
     """Compile the task's update, without running it, and read what its devices exchange."""
     step: Any = task.train_step(1000)
-    text = (
-        step.lower(task.abstract, task.abstract_batch(task.config.data.batch_size)).compile(compiler_options).as_text()
-    )
+    text = step.lower(task.abstract, task.abstract_batch(task.config.data.batch_size)).compile().as_text()
     optimum = 4 * (tree.num_elements(task.abstract.params) + tree.num_elements(task.abstract.batch_stats))
     found = collectives(text) if task.mesh.size > 1 else []
     return Traffic(found, optimum, num_donated(text), len(jax.tree.leaves(task.abstract)))

@@ -1,7 +1,9 @@
 """T10 and T11: images that cannot be read, and readers that are cut off from their files."""
 
 import io
+import itertools
 import json
+import multiprocessing
 import os
 import pathlib
 import re
@@ -94,7 +96,7 @@ ALL = [(share, (kind,)) for share in SHARES for kind in [*BAD, *ODD]]
 @pytest.mark.protocol("T10")
 @pytest.mark.parametrize(
     ("share", "kinds"),
-    [*SOME, *(pytest.param(*case, marks=pytest.mark.full) for case in ALL)],
+    [*SOME, *(pytest.param(*case, marks=pytest.mark.soak) for case in ALL)],
     ids=lambda value: value if isinstance(value, str) else ", ".join(value),
 )
 def test_what_is_no_image_is_named_or_left_out_and_counted(tmp_path, share, kinds):
@@ -149,6 +151,7 @@ def peak_memory(process):
     return peak
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T10")
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc: not Linux")
 def test_bad_images_cost_no_memory(tmp_path, record_property):
@@ -165,6 +168,32 @@ def test_bad_images_cost_no_memory(tmp_path, record_property):
     record_property("memory with bombs / without", round(peaks[1] / peaks[0], 2))
 
 
+@pytest.mark.protocol("T11")
+def test_readers_that_lose_their_file_end_the_run_and_it_can_go_on(tmp_path, record_property):
+    """What reads are threads, so none can die alone; what can happen is that the file ends under their hands."""
+    protocol.make_dataset(tmp_path / "data")
+    steps = config(tmp_path / "data")
+    digest = loop.run(steps, tmp_path / "straight", num_devices=1)["state_digest"]
+    [file] = (tmp_path / "data").rglob("*train.array_record*")
+    data, polls, cut_at = file.read_bytes(), itertools.count(), []
+
+    def cut_at_step_8():
+        if next(polls) == 8:
+            os.truncate(file, len(data) // 3)
+            cut_at.append(time.monotonic())
+        return False
+
+    with pytest.raises(DataError, match=r"rig_images-train.*record \d+") as error:
+        loop.run(steps, tmp_path / "run", num_devices=1, stop=cut_at_step_8)
+    seconds = time.monotonic() - cut_at[0]
+    assert error.value.exit_code == 3
+    assert seconds < 5
+    assert not multiprocessing.active_children(), "a process that reads: it must be killed here"
+    file.write_bytes(data)
+    assert loop.run(steps, tmp_path / "run", num_devices=1)["state_digest"] == digest
+    record_property("seconds until it is noticed", round(seconds, 1))
+
+
 SLOWLY = """
 import time
 from jaxcnn.writers import Journal
@@ -173,7 +202,7 @@ record = Journal.record
 
 
 def record_slowly(self, step, sums):
-    time.sleep(0.05)
+    time.sleep(0.3)
     record(self, step, sums)
 
 
@@ -181,34 +210,9 @@ Journal.record = record_slowly
 """
 
 
-@pytest.mark.protocol("T11")
-def test_readers_that_lose_their_file_end_the_run_and_it_can_go_on(tmp_path, record_property):
-    """What reads are threads, so none can die alone; what can happen is that the file ends under their hands."""
-    protocol.write(tmp_path, SLOWLY)
-    digest = protocol.complete(tmp_path, "straight")
-    (tmp_path / "data").unlink()
-    protocol.make_dataset(tmp_path / "data")
-    [file] = (tmp_path / "data").rglob("*train.array_record*")
-    data = file.read_bytes()
-    process = start(tmp_path, "run")
-    wait_until(lambda: protocol.logged_steps(tmp_path, "run")[-1:] >= [20], process)
-    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    assert not children.exists() or children.read_text() == "", "a process that reads: it must be killed here"
-    os.truncate(file, len(data) // 3)
-    begin = time.monotonic()
-    code, err = finish(process)
-    seconds = time.monotonic() - begin
-    assert code == 3, err
-    assert re.search(r"rig_images-train.*record \d+", err.splitlines()[-1])
-    assert "Traceback" not in err
-    assert seconds < 5
-    file.write_bytes(data)
-    assert protocol.complete(tmp_path, "run") == digest
-    record_property("seconds until it is noticed", round(seconds, 1))
-
-
+@pytest.mark.processes
 def test_a_signal_ends_a_run_whose_data_are_slow(tmp_path):
-    protocol.write(tmp_path, SLOWLY.replace("0.05", "0.3"))
+    protocol.write(tmp_path, SLOWLY)
     process = start(tmp_path, "run")
     wait_until(lambda: protocol.logged_steps(tmp_path, "run"), process)
     code, err, seconds = end(process, 15)

@@ -1,12 +1,10 @@
 """T17: a run does not go on as another one, nor with other data than it began with."""
 
 import shutil
-import signal
 
 import numpy as np
 import protocol
 import pytest
-from conftest import saved_steps
 
 from jaxcnn import loop, rundir
 from jaxcnn.config import replace
@@ -21,10 +19,7 @@ pytestmark = pytest.mark.protocol("T17")
 def stopped(tmp_path_factory):
     """A folder with the rig, and a run of it that was stopped at step 5."""
     folder = protocol.write(tmp_path_factory.mktemp("changes"))
-    process = protocol.start(folder, "run")
-    protocol.wait_until(lambda: saved_steps(folder, "run"), process)
-    code, err, _ = protocol.end(process, signal.SIGTERM)
-    assert code == 75, err
+    protocol.stop_after(5, protocol.load(folder), folder / "run")
     return folder
 
 

@@ -1,6 +1,5 @@
 """T8: a disk that is full, or allows no larger file, costs the checkpoints of that time and nothing else."""
 
-import json
 import os
 import re
 import subprocess
@@ -8,8 +7,8 @@ import sys
 
 import protocol
 import pytest
-from conftest import ROOT, finish, saved_steps
-from protocol import complete, logged_steps, start
+from conftest import finish, saved_steps
+from protocol import check_same, logged_steps, metrics, start, straight, summary
 from test_processes import pair
 
 # From one update to another the disk takes nothing more; the saves between them fail.
@@ -46,10 +45,15 @@ Journal.record = record_and_fill
 
 
 @pytest.fixture(scope="module")
-def rig(tmp_path_factory):
-    """A folder with the experiment, and the digest of an undisturbed run."""
-    folder = protocol.write(tmp_path_factory.mktemp("disk"), FILLING)
-    return folder, complete(folder, "straight")
+def folder(tmp_path_factory):
+    """Where the runs are, with the experiment."""
+    return protocol.write(tmp_path_factory.mktemp("disk"), FILLING)
+
+
+def check_ended_like_the_undisturbed(folder, name):
+    assert summary(folder, name)["state_digest"] == summary(straight(), "straight")["state_digest"]
+    assert metrics(folder, name) == metrics(straight(), "straight")
+    assert not list((folder / name).rglob("*tmp*"))
 
 
 def check_warnings(err, steps):
@@ -60,20 +64,17 @@ def check_warnings(err, steps):
 
 
 @pytest.mark.protocol("T8")
-def test_a_limit_on_the_size_of_files(rig):
+def test_a_limit_on_the_size_of_files(folder):
     """Without rights of any kind: the system refuses files above it, also the file of metrics."""
-    folder, digest = rig
     code, err = finish(start(folder, "limited", FULL="21 33"))
     assert code == 0, err
     check_warnings(err, [25, 30])
-    assert protocol.summary(folder, "limited")["state_digest"] == digest
-    assert (folder / "limited" / "metrics.jsonl").read_bytes() == (folder / "straight" / "metrics.jsonl").read_bytes()
-    assert not list((folder / "limited").rglob("*tmp*"))
+    check_ended_like_the_undisturbed(folder, "limited")
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T8")
-def test_three_failed_saves_in_a_row_end_the_run_and_lose_nothing(rig):
-    folder, digest = rig
+def test_three_failed_saves_in_a_row_end_the_run_and_lose_nothing(folder):
     code, err = finish(start(folder, "ended", FULL="21 99"))
     assert code == 4, err
     check_warnings(err, [25, 30, 35])
@@ -81,20 +82,20 @@ def test_three_failed_saves_in_a_row_end_the_run_and_lose_nothing(rig):
     assert saved_steps(folder, "ended") == [10, 15, 20]
     assert not list((folder / "ended").rglob("*tmp*"))
     assert max(logged_steps(folder, "ended")) >= 20
-    assert complete(folder, "ended") == digest
+    check_same(folder, "ended")
 
 
+@pytest.mark.ci
+@pytest.mark.processes
 @pytest.mark.protocol("T8")
-def test_a_disk_without_a_byte_left(rig):
+def test_a_disk_without_a_byte_left(folder):
     """A small file system in memory, where the user may make one."""
-    folder, digest = rig
     (folder / "disk").mkdir(exist_ok=True)
     script = (
         f"mount -t tmpfs -o size=24m none disk || exit 99; {sys.executable} -m jaxcnn train rig.py --workdir=disk/run"
     )
     script += "; code=$?; rm -f disk/ballast; cp -r disk/run from_disk; exit $code"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NPROC": "2", "FULL": "21 33"}
-    environment["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment["XLA_FLAGS"])
+    environment = {**os.environ, "NPROC": "2", "FULL": "21 33"}
     unshare = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script]
     try:
         done = subprocess.run(
@@ -108,10 +109,8 @@ def test_a_disk_without_a_byte_left(rig):
         pytest.skip(f"no file systems of one's own here: {done.stderr.splitlines()[0]}")
     assert done.returncode == 0, done.stderr
     check_warnings(done.stderr, [25, 30])
-    assert json.loads((folder / "from_disk" / "summary.json").read_text())["state_digest"] == digest
-    assert (folder / "from_disk" / "metrics.jsonl").read_bytes() == (folder / "straight" / "metrics.jsonl").read_bytes()
+    check_ended_like_the_undisturbed(folder, "from_disk")
     assert saved_steps(folder, "from_disk") == [50, 55, 60]
-    assert not list((folder / "from_disk").rglob("*tmp*"))
 
 
 SCARCE = """
@@ -139,6 +138,8 @@ Journal.record, saver.shutil.disk_usage = record_and_fill, disk_usage
 """
 
 
+@pytest.mark.alone
+@pytest.mark.processes
 @pytest.mark.protocol("T8")
 def test_of_two_processes_one_alone_finds_the_disk_full(tmp_path):
     """The other must not begin a save that waits for it."""

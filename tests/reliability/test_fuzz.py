@@ -236,7 +236,7 @@ def test_checkpoints(stopped, tmp_path, full, capfd, record_property):
     folder, _, task, digests = stopped
     good, rng, told = folder / "run" / "checkpoints", random.Random(0), 0
     files = sorted(path.relative_to(good) for path in good.rglob("*") if path.is_file())
-    cases = 400 if full else 60
+    cases = 400 if full else 25
     for case in range(cases):
         directory = tmp_path / "checkpoints"
         shutil.rmtree(directory, ignore_errors=True)

@@ -64,15 +64,20 @@ def poisoned(monkeypatch):
 @pytest.fixture
 def bn(tiny):
     """Twelve steps of a network with BatchNorm."""
-    small = ModelConfig("resnet18", overrides={"width": 4, "depths": (1, 1, 1, 1)})
+    small = ModelConfig("resnet18", overrides={"width": 4, "depths": (1,)})
     changes = {"data.image_size": 32, "checkpoint.every": 2, "log.every": 5, "optimizer.learning_rate": 0.01}
     return replace(dataclasses.replace(tiny, model=small), changes)
 
 
-PLACES = [("loss", np.nan), ("gradient", np.inf), ("parameters", None), ("batch statistics", np.nan)]
+PLACES = {"loss": np.nan, "gradient": np.inf, "parameters": None, "batch statistics": np.nan}
 
 
-@pytest.mark.parametrize(("where", "value"), PLACES, ids=[where for where, _ in PLACES])
+def places(*fast):
+    marks = {where: () if where in fast else pytest.mark.compiles for where in PLACES}
+    return [pytest.param(where, value, marks=marks[where], id=where) for where, value in PLACES.items()]
+
+
+@pytest.mark.parametrize(("where", "value"), places("parameters", "batch statistics"))
 def test_abort_ends_at_that_update_names_what_is_bad_and_saves_nothing_bad(bn, tmp_path, poisoned, where, value):
     poisoned(where, value)
     with pytest.raises(NonFiniteError, match=f"step {BAD_STEP + 1}: NaN or infinity in the {where}"):
@@ -84,7 +89,7 @@ def test_abort_ends_at_that_update_names_what_is_bad_and_saves_nothing_bad(bn, t
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == list(range(1, BAD_STEP + 1))
 
 
-@pytest.mark.parametrize(("where", "value"), PLACES, ids=[where for where, _ in PLACES])
+@pytest.mark.parametrize(("where", "value"), places("gradient", "batch statistics"))
 def test_skip_changes_nothing_but_the_step_and_counts(bn, tmp_path, poisoned, where, value):
     poisoned(where, value)
     config = replace(

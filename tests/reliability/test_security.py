@@ -30,6 +30,8 @@ def listening(pid):
     return found
 
 
+@pytest.mark.alone
+@pytest.mark.processes
 def test_one_process_opens_no_port_and_two_on_one_machine_the_loopback_only(tmp_path):
     (tmp_path / "rig.py").write_text(EXPERIMENT.replace("steps=400", "steps=200"))
     alone = start_training(tmp_path, "alone", NPROC="1")

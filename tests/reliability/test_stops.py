@@ -14,7 +14,7 @@ import time
 import protocol
 import pytest
 from conftest import ROOT, finish, saved_steps
-from protocol import SAVED_EVERY, complete, end, logged_steps, start, stopped_at, wait_until
+from protocol import SAVED_EVERY, check_same, end, logged_steps, start, stopped_at, wait_until
 
 SLOW = """
 import hashlib, os, pathlib, time
@@ -55,24 +55,9 @@ Journal.record = record_slowly
 
 
 @pytest.fixture(scope="module")
-def rig(tmp_path_factory):
-    """A folder with the experiment, what an undisturbed run of it leaves, and how long that takes."""
-    folder = protocol.write(tmp_path_factory.mktemp("stops"), SLOW)
-    complete(folder, "compiled")  # so that the next one is timed like those that follow
-    begin = time.monotonic()
-    digest = complete(folder, "straight")
-    return folder, digest, time.monotonic() - begin
-
-
-def metrics(folder, name):
-    return (folder / name / "metrics.jsonl").read_bytes()
-
-
-def check_same(rig, name, *flags):
-    """Started once more, the run ends with the bits, and the rows, of the undisturbed one."""
-    folder, digest, _ = rig
-    assert complete(folder, name, *flags) == digest
-    assert metrics(folder, name) == metrics(folder, "straight")
+def folder(tmp_path_factory):
+    """Where the runs are, with the experiment."""
+    return protocol.write(tmp_path_factory.mktemp("stops"), SLOW)
 
 
 def kill(process, folder, name):
@@ -85,29 +70,39 @@ def kill(process, folder, name):
 
 
 @pytest.mark.protocol("T1")
-def test_sigkill_at_random_moments(rig, full, record_property):
-    folder, _, duration = rig
+def test_sigkill_in_training(folder):
+    process = start(folder, "killed")
+    wait_until(lambda: len(logged_steps(folder, "killed")) >= 23, process)
+    assert kill(process, folder, "killed") <= SAVED_EVERY
+    check_same(folder, "killed")
+
+
+@pytest.mark.processes
+@pytest.mark.protocol("T1")
+def test_sigkill_at_random_moments(folder, record_property):
+    duration = float((protocol.straight() / "seconds").read_text())
     moments, lost, run = random.Random(0), [], 0
-    wanted = 15 if full else 4
-    while len(lost) < wanted:
+    while len(lost) < 15:
         run += 1
-        while len(lost) < wanted:
+        while len(lost) < 15:
             process = start(folder, f"killed-{run}")
             try:
                 process.communicate(timeout=moments.uniform(0, duration))
                 break  # it ended before its kill came
             except subprocess.TimeoutExpired:
                 lost.append(kill(process, folder, f"killed-{run}"))
-        check_same(rig, f"killed-{run}")
+        check_same(folder, f"killed-{run}")
     assert max(lost) <= SAVED_EVERY
     record_property("n", len(lost))
     record_property("steps lost", max(lost))
 
 
+@pytest.mark.ci
+@pytest.mark.processes
 @pytest.mark.protocol("T1")
-def test_sigkill_inside_a_save(rig, full, record_property):
-    folder, moments, lost = rig[0], random.Random(1), []
-    for step in (15, 5, 60, 30, 45)[: 5 if full else 1]:
+def test_sigkill_inside_a_save(folder, record_property):
+    moments, lost = random.Random(1), []
+    for step in (15, 5, 60, 30, 45):
         name, mark = f"killed-saving-{step}", folder / f"saving-{step}"
         process = start(folder, name, SLOW_SAVE=str(step), MARK=str(mark))
         wait_until(mark.exists, process)
@@ -115,7 +110,7 @@ def test_sigkill_inside_a_save(rig, full, record_property):
         lost.append(kill(process, folder, name))
         assert (folder / name / "checkpoints" / str(step)).is_dir()
         assert step not in saved_steps(folder, name), "the kill came too late"
-        check_same(rig, name)
+        check_same(folder, name)
     assert max(lost) <= SAVED_EVERY
     record_property("n", len(lost))
     record_property("steps lost", max(lost))
@@ -124,16 +119,20 @@ def test_sigkill_inside_a_save(rig, full, record_property):
 @pytest.mark.protocol("T2")
 @pytest.mark.parametrize(
     "flags",
-    [["--data.threads=1"], ["--data.threads=4", "--data.ahead=5"], pytest.param([], marks=pytest.mark.full)],
+    [
+        ["--data.threads=4", "--data.ahead=5"],
+        pytest.param(["--data.threads=1"], marks=pytest.mark.processes),
+        pytest.param([], marks=pytest.mark.processes),
+    ],
     ids=" ".join,
 )
-def test_a_run_repeated_and_with_other_readers_is_the_same(rig, flags):
-    check_same(rig, f"repeated{''.join(flags)}", *flags)
+def test_a_run_repeated_and_with_other_readers_is_the_same(folder, flags):
+    check_same(folder, f"repeated{''.join(flags)}", *flags)
 
 
-def stop_and_resume(rig, name, awaited, number=signal.SIGTERM, **variables):
+def stop_and_resume(folder, name, awaited, number=signal.SIGTERM, **variables):
     """Stop a run when it has come somewhere: the seconds until its end. It must have saved where it stood."""
-    folder, mark = rig[0], rig[0] / f"mark-{name}"
+    mark = folder / f"mark-{name}"
     process = start(folder, name, MARK=str(mark), **variables)
     wait_until(lambda: awaited(name, mark), process)
     if number == signal.SIGTERM:
@@ -143,14 +142,17 @@ def stop_and_resume(rig, name, awaited, number=signal.SIGTERM, **variables):
     step = stopped_at(err)
     assert saved_steps(folder, name)[-1] == step
     assert logged_steps(folder, name) == list(range(1, step + 1))
-    check_same(rig, name)
+    check_same(folder, name)
     return seconds
 
 
+SLOW_PLACES = [pytest.param(where, marks=pytest.mark.processes) for where in ("starting", "evaluating", "saving")]
+
+
 @pytest.mark.protocol("T3")
-@pytest.mark.parametrize("where", ["starting", "training", "evaluating", "saving"])
-def test_sigterm_saves_and_ends_with_75(rig, where, full, record_property):
-    folder, seconds = rig[0], []
+@pytest.mark.parametrize("where", ["training", *SLOW_PLACES])
+def test_sigterm_saves_and_ends_with_75(folder, where, full, record_property):
+    seconds = []
 
     def rows(count):
         return lambda name, mark: len(logged_steps(folder, name)) >= count
@@ -168,7 +170,7 @@ def test_sigterm_saves_and_ends_with_75(rig, where, full, record_property):
         "saving": [(marked, {"SLOW_SAVE": step}) for step in ("20", "50")],
     }[where]
     for number, (awaited, variables) in enumerate(cases[: None if full else 1]):
-        seconds.append(stop_and_resume(rig, f"{where}-{number}", awaited, **variables))
+        seconds.append(stop_and_resume(folder, f"{where}-{number}", awaited, **variables))
     assert max(seconds) < (40 if where == "starting" else 10)
     record_property("n", len(seconds))
     record_property(
@@ -176,15 +178,17 @@ def test_sigterm_saves_and_ends_with_75(rig, where, full, record_property):
     )
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T3")
-def test_ctrl_c_saves_and_ends_with_75(rig):
-    folder = rig[0]
-    assert stop_and_resume(rig, "ctrl-c", lambda name, mark: len(logged_steps(folder, name)) >= 10, signal.SIGINT) < 10
+def test_ctrl_c_saves_and_ends_with_75(folder):
+    assert (
+        stop_and_resume(folder, "ctrl-c", lambda name, mark: len(logged_steps(folder, name)) >= 10, signal.SIGINT) < 10
+    )
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T3")
-def test_ctrl_c_twice_ends_at_once(rig):
-    folder = rig[0]
+def test_ctrl_c_twice_ends_at_once(folder):
     process = start(folder, "twice")
     wait_until(lambda: len(logged_steps(folder, "twice")) >= 10, process)
     process.send_signal(signal.SIGSTOP)  # so that both come before the first is acted on
@@ -194,7 +198,7 @@ def test_ctrl_c_twice_ends_at_once(rig):
     code, _, seconds = end(process, signal.SIGINT)
     assert code in (75, 130)
     assert seconds < 5
-    check_same(rig, "twice")
+    check_same(folder, "twice")
 
 
 def wait_for_words(process, words):
@@ -205,22 +209,23 @@ def wait_for_words(process, words):
     timer.cancel()
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T3")
-def test_ctrl_c_twice_ends_at_once_in_the_middle_of_a_step(rig):
-    folder, mark = rig[0], rig[0] / "mark-in-a-step"
+def test_ctrl_c_twice_ends_at_once_in_the_middle_of_a_step(folder):
+    mark = folder / "mark-in-a-step"
     process = start(folder, "in-a-step", SLOW_STEP="12", MARK=str(mark))
     wait_until(mark.exists, process)
     process.send_signal(signal.SIGINT)
     wait_for_words(process, "SIGINT: saving, then stopping (again: end now)")
     code, err, _ = end(process, signal.SIGINT)
     assert code == 130, err
-    check_same(rig, "in-a-step")
+    check_same(folder, "in-a-step")
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T3")
-def test_a_closed_terminal_saves_and_ends_with_75(rig):
+def test_a_closed_terminal_saves_and_ends_with_75(folder):
     """All that is written to it then fails, and nothing waits in a buffer."""
-    folder = rig[0]
     ours, theirs = pty.openpty()
     process = start(folder, "closed", stderr=theirs, TERM="xterm", PYTHONUNBUFFERED="1")
     os.close(theirs)
@@ -235,12 +240,13 @@ def test_a_closed_terminal_saves_and_ends_with_75(rig):
     os.close(ours)
     process.send_signal(signal.SIGHUP)
     assert process.wait(protocol.TIMEOUT) == 75
-    check_same(rig, "closed")
+    check_same(folder, "closed")
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T3")
-def test_ctrl_c_twice_ends_what_a_supervisor_watches(rig):
-    folder, mark = rig[0], rig[0] / "mark-supervised"
+def test_ctrl_c_twice_ends_what_a_supervisor_watches(folder):
+    mark = folder / "mark-supervised"
     process = start(folder, "supervised", "--max_restarts=1", SLOW_STEP="12", MARK=str(mark))
     wait_until(mark.exists, process)
     (child,) = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -249,34 +255,35 @@ def test_ctrl_c_twice_ends_what_a_supervisor_watches(rig):
     code, err, _ = end(process, signal.SIGINT)
     assert code == 130, err
     wait_until(lambda: not pathlib.Path(f"/proc/{child}/cmdline").exists())
-    check_same(rig, "supervised")
+    check_same(folder, "supervised")
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T3")
-def test_a_closed_terminal_does_not_end_the_supervisor_before_the_run_is_saved(rig):
-    folder = rig[0]
+def test_a_closed_terminal_does_not_end_the_supervisor_before_the_run_is_saved(folder):
     process = start(folder, "closed-supervised", "--max_restarts=1")
     wait_until(lambda: len(logged_steps(folder, "closed-supervised")) >= 10, process)
     code, err, _ = end(process, signal.SIGHUP)
     assert code == 75, err
     assert saved_steps(folder, "closed-supervised")[-1] == stopped_at(err)
-    check_same(rig, "closed-supervised")
+    check_same(folder, "closed-supervised")
 
 
-def test_a_run_does_not_end_with_whoever_reads_its_messages(rig):
-    folder = rig[0]
+@pytest.mark.processes
+def test_a_run_does_not_end_with_whoever_reads_its_messages(folder):
     process = start(folder, "unread")
     assert process.stderr.readline()
     process.stderr.close()
     assert process.wait(protocol.TIMEOUT) == 0
-    check_same(rig, "unread")
+    check_same(folder, "unread")
 
 
-def test_a_run_goes_on_when_the_disk_of_its_log_is_full(rig):
+@pytest.mark.processes
+def test_a_run_goes_on_when_the_disk_of_its_log_is_full(folder):
     with open("/dev/full", "w") as nowhere:
-        process = start(rig[0], "unlogged", stderr=nowhere)
+        process = start(folder, "unlogged", stderr=nowhere)
         assert process.wait(protocol.TIMEOUT) == 0
-    check_same(rig, "unlogged")
+    check_same(folder, "unlogged")
 
 
 def test_what_standard_error_does_not_take_leaves_the_exit_code_alone():
@@ -289,6 +296,7 @@ def test_what_standard_error_does_not_take_leaves_the_exit_code_alone():
     assert done.returncode == 0
 
 
+@pytest.mark.processes
 def test_a_stop_does_not_wait_for_a_compilation(tmp_path):
     program = """
 import os, signal, time

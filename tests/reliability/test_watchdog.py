@@ -43,6 +43,8 @@ def rig(tmp_path_factory):
     return folder, digest(folder, "one")
 
 
+@pytest.mark.ci
+@pytest.mark.processes
 def test_a_run_that_hangs_ends_with_6_and_shows_its_stacks(rig):
     folder, straight = rig
     (folder / "hung").unlink(missing_ok=True)
@@ -56,6 +58,7 @@ def test_a_run_that_hangs_ends_with_6_and_shows_its_stacks(rig):
     assert digest(folder, "hangs") == straight
 
 
+@pytest.mark.processes
 def test_a_run_that_hangs_while_it_reads_its_data_ends_with_6(tmp_path):
     for name in ("cats", "dogs"):
         (tmp_path / "images" / name).mkdir(parents=True)
@@ -73,6 +76,7 @@ def test_a_run_that_hangs_while_it_reads_its_data_ends_with_6(tmp_path):
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.processes
 def test_the_supervisor_starts_a_hanging_run_again(rig):
     folder, straight = rig
     (folder / "hung").unlink(missing_ok=True)
@@ -82,7 +86,8 @@ def test_the_supervisor_starts_a_hanging_run_again(rig):
     assert digest(folder, "again") == straight
 
 
-@pytest.mark.full
+@pytest.mark.alone
+@pytest.mark.processes
 @pytest.mark.parametrize("how", ["stopped", "hanging"])
 def test_the_other_of_two_ends_within_25_seconds(rig, how, record_property):
     """One is alive for the system, and does nothing: its heart may beat on."""
@@ -110,9 +115,9 @@ def test_the_other_of_two_ends_within_25_seconds(rig, how, record_property):
 def test_what_is_read_slowly_is_not_taken_for_what_hangs():
     """Each example read is a sign of life, and of those alone there is none when none is read any more."""
     code = (
-        "import time; from jaxcnn import pulse; from jaxcnn.watchdog import Watchdog; watchdog = Watchdog(2.0)\n"
-        "for _ in range(8): pulse.beat(); time.sleep(0.5)\n"
-        "print('read', flush=True); time.sleep(60)"
+        "import signal, time; from jaxcnn import pulse; from jaxcnn.watchdog import Watchdog; watchdog = Watchdog(1.0)\n"
+        "for _ in range(6): pulse.beat(); time.sleep(0.3)\n"
+        "print('read', flush=True); signal.pause()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout) == (6, "read\n"), done.stderr
@@ -121,13 +126,14 @@ def test_what_is_read_slowly_is_not_taken_for_what_hangs():
 def test_a_process_that_was_stopped_itself_is_not_taken_for_one_that_hangs():
     """Ctrl-Z, or a laptop that sleeps."""
     code = (
-        "import time; from jaxcnn.watchdog import Watchdog; ask = Watchdog(2.0).alive(lambda: False)\n"
-        "print('watched', flush=True)\nfor _ in range(30): ask(); time.sleep(0.1)"
+        "import time; from jaxcnn.watchdog import Watchdog; ask = Watchdog(1.0).alive(lambda: False)\n"
+        "print('watched', flush=True)\nfor _ in range(20): ask(); time.sleep(0.1)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "watched\n"
     child.send_signal(signal.SIGSTOP)
-    time.sleep(4)
+    for _ in range(5):
+        time.sleep(0.5)
     child.send_signal(signal.SIGCONT)
     child.communicate(timeout=30)
     assert child.returncode == 0
