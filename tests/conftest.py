@@ -6,6 +6,7 @@ and fault has a case there. Laws come first, then what runs in this process, the
 The suite runs strict: warnings are errors, dtypes and ranks are never promoted silently, and there are 8 devices.
 """
 
+import collections
 import contextlib
 import fcntl
 import functools
@@ -44,7 +45,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
-# Why a test is slow. Those with one of these markers are left to ``--full``.
+# Why a test is slow. Those with one of these markers are left to ``--full``; with ``keep=N`` all but the first N cases are.
 SLOW = {
     "processes": "starts several processes of jaxcnn, one after the other or at once",
     "compiles": "compiles large programs",
@@ -62,7 +63,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     for name, reason in SLOW.items():
-        config.addinivalue_line("markers", f"{name}: {reason}; runs with --full only")
+        config.addinivalue_line("markers", f"{name}(keep=0): {reason}; all but the first cases run with --full only")
     config.addinivalue_line("markers", "ci: a slow test that .ci/run runs too, for what it guards matters most")
     config.addinivalue_line("markers", "alone: keeps several cores busy; no other test runs meanwhile")
     config.addinivalue_line("markers", "optimized: with --full compiled as for users, not as fast as can be")
@@ -82,17 +83,24 @@ def pytest_report_header(config):
     return "tier: all tests" if config.getoption("--full") else "tier: fast (--full runs the slow tests too)"
 
 
-def is_slow(item):
-    return any(item.get_closest_marker(name) for name in SLOW)
+def slow_ones(items):
+    """Those that are left to ``--full``."""
+    cases, found = collections.Counter(), set()
+    for item in items:
+        marks = [mark for name in SLOW for mark in item.iter_markers(name)]
+        cases[item.parent, item.originalname] += 1
+        if any(cases[item.parent, item.originalname] > mark.kwargs.get("keep", 0) for mark in marks):
+            found.add(item)
+    return found
 
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
         item.user_properties += [("protocol", mark.args[0]) for mark in item.iter_markers("protocol")]
     if not config.getoption("--full"):
-        slow = [item for item in items if is_slow(item)]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not is_slow(item)]
+        slow = slow_ones(items)
+        config.hook.pytest_deselected(items=[item for item in items if item in slow])
+        items[:] = [item for item in items if item not in slow]
     last = {item.path for item in items if item.get_closest_marker("alone")}
 
     def turn(item):
@@ -268,17 +276,21 @@ def shared_tfds() -> str:
     return str(path)
 
 
+# 12 steps on synthetic images, saved every 4, with everything random switched on.
+TINY = Config(
+    steps=12,
+    model=ModelConfig("mlp", overrides={"hidden": (16,), "dropout_rate": 0.2}),
+    data=DataConfig("fake", batch_size=16, eval_batch_size=40),
+    augment=AugmentConfig(shift=2, rotate=10),
+    checkpoint=CheckpointConfig(every=4),
+    log=LogConfig(every=3, eval_every=6, plots=False),
+)
+
+
 @pytest.fixture
 def tiny() -> Config:
-    """A run of 12 steps on synthetic images, saved every 4, with everything random switched on."""
-    return Config(
-        steps=12,
-        model=ModelConfig("mlp", overrides={"hidden": (16,), "dropout_rate": 0.2}),
-        data=DataConfig("fake", batch_size=16, eval_batch_size=40),
-        augment=AugmentConfig(shift=2, rotate=10),
-        checkpoint=CheckpointConfig(every=4),
-        log=LogConfig(every=3, eval_every=6, plots=False),
-    )
+    """The config of a short run."""
+    return TINY
 
 
 @pytest.fixture(scope="session")

@@ -140,6 +140,7 @@ SWITCHES = {
 }
 
 
+@pytest.mark.compiles(keep=8)
 @pytest.mark.parametrize("name", SWITCHES)
 def test_each_switch_changes_images_and_is_in_the_choice_again(name):
     config = AugmentConfig(**{name: SWITCHES[name]})
@@ -160,6 +161,7 @@ def test_no_two_parts_share_their_draws():
     np.testing.assert_array_equal(alone.erase.noise, together.erase.noise)
 
 
+@pytest.mark.compiles
 def test_one_and_eight_devices_see_the_same_images():
     augment = jax.jit(pipeline.make_augment(EVERYTHING, seed=3))
     rows = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))

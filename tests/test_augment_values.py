@@ -29,6 +29,7 @@ def nchw(torch, images):
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
+@pytest.mark.compiles(keep=3)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
 def test_colours_change_as_torchvisions(torch, v2, name, channels):
@@ -124,6 +125,7 @@ def one_operation(images, name, strength):
     return np.asarray(policy.apply(jnp.asarray(images), choice))
 
 
+@pytest.mark.compiles(keep=6)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_are_torchvisions(torch, v2, name, channels):

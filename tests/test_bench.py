@@ -32,6 +32,7 @@ def variables_of(name, network, overrides):
     return {"params": params}
 
 
+@pytest.mark.compiles(keep=2)
 @pytest.mark.parametrize(
     ("name", "size", "overrides"),
     [
@@ -76,6 +77,7 @@ def test_a_network_without_a_peer_is_told(torch, name, overrides, words):
         peer.make_peer(jaxcnn.create_model(name, 7, **overrides), 3)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("mode", bench.MODES)
 def test_bench_beside_torch(torch, jaxcnn_, tmp_path, monkeypatch, mode):
     monkeypatch.setenv("CXX", "/no/compiler")
@@ -131,6 +133,7 @@ def test_the_update_that_is_timed_trains(monkeypatch):
     assert seen[-1] < 0.9 * seen[0]
 
 
+@pytest.mark.processes
 def test_the_process_of_torch_tells_what_it_cannot_do(torch, monkeypatch):
     task = bench.make_task("densenet_tiny", 1, image_size=32)
     with pytest.raises(UsageError, match=r"DenseNet .*no peer"):
@@ -144,6 +147,7 @@ def test_the_process_of_torch_tells_what_it_cannot_do(torch, monkeypatch):
         pass
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("declares", ["its compiled part", "nobody"])
 def test_torchvision_is_imported_with_and_without_its_compiled_part(torch, tmp_path, declares):
     package = tmp_path / "torchvision" / "__init__.py"

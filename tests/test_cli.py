@@ -24,6 +24,7 @@ from jaxcnn.config import Config, replace
 from jaxcnn.data import catalog, npz, source
 from jaxcnn.data.resident import Resident
 from jaxcnn.experiment import list_experiments
+from jaxcnn.models import registry
 
 OWN = '''"""A network and an experiment in one file."""
 
@@ -188,25 +189,20 @@ def test_predict_gives_the_same_in_all_formats(run_dir, jaxcnn_, tmp_path):
     assert len(out.split("%")) == 3 * 3 + 1
 
 
-def test_a_network_and_an_experiment_of_ones_own_in_one_file(jaxcnn_, tmp_path):
+def test_a_network_and_an_experiment_of_ones_own_in_one_file(jaxcnn_, tmp_path, monkeypatch):
+    known = dict(registry._REGISTRY)
     (tmp_path / "mine.py").write_text(OWN)
     code, _, err = jaxcnn_("train", "mine.py", "--model.width=6", "--num_devices=1", "--log.plots=false")
     assert code == 0, err
     run_dir = tmp_path / "runs" / "mine-width=6"
     assert json.loads((run_dir / "config.json").read_text())["model"]["overrides"] == {"width": 6}
     assert jaxcnn_("eval", run_dir)[0] == 0  # registered in this process by training
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxcnn", "eval", run_dir], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.returncode == 2
-    assert f"--experiment={tmp_path / 'mine.py'}" in done.stderr
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxcnn", "eval", run_dir, "--experiment=mine.py"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(registry, "_REGISTRY", known)  # as in another process
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    code, _, err = jaxcnn_("eval", run_dir)
+    assert (code, f"--experiment={tmp_path / 'mine.py'}" in err) == (2, True), err
+    code, _, err = jaxcnn_("eval", run_dir, "--experiment=mine.py")
+    assert code == 0, err
 
 
 def test_flags_may_stand_before_the_experiment_and_apart_from_their_values(jaxcnn_, tmp_path):
@@ -651,6 +647,7 @@ def test_debug_shows_the_traceback(jaxcnn_):
     assert "Traceback" in err
 
 
+@pytest.mark.processes
 def test_a_closed_pipe_is_no_error():
     command = f"{sys.executable} -m jaxcnn models | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, cwd=ROOT)

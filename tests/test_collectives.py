@@ -34,6 +34,7 @@ def found(name="resnet18", dtype="float32", count=8, shape=None, norm=None, opti
     return task, scaling.traffic(task)
 
 
+@pytest.mark.compiles(keep=3)
 @pytest.mark.parametrize(
     ("name", "dtype", "norm"),
     [
@@ -56,6 +57,7 @@ def test_gradients_and_moments_are_summed_once_and_nothing_else(name, dtype, nor
     assert traffic.is_optimal
 
 
+@pytest.mark.compiles(keep=1)
 @pytest.mark.parametrize("norm", ["local", "ghost:2"])
 def test_local_and_ghost_batches_wait_for_nobody(norm):
     """All gradients and running moments in one operation; the two counts, which are integers, in another."""

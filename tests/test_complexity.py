@@ -148,6 +148,7 @@ def test_a_stage_is_its_last_block():
     )
 
 
+@pytest.mark.compiles
 def test_features_inside_recomputed_blocks():
     model = jaxcnn.create_model("mobilenet_tiny", 5, remat=True)
     plain, variables, images = small("mobilenet_tiny")

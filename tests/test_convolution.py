@@ -85,6 +85,7 @@ def ways(geometry):
         yield "winograd"
 
 
+@pytest.mark.compiles(keep=10)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_way_gives_the_product_by_its_definition(case):
     x, w, y = operands(case)
@@ -147,6 +148,7 @@ def test_what_is_apart_is_computed_once_for_all_its_users():
     assert (count(apart(added)), count(added) > 2) == (2, True)
 
 
+@pytest.mark.compiles(keep=2)
 @pytest.mark.parametrize("case", SOME, ids=str)
 def test_every_derivative_is_that_of_a_convolution_of_xla(case):
     """Reverse, forward, forward over reverse, reverse over reverse, vmap in both operands, remat, and a loop."""

@@ -55,6 +55,7 @@ def test_one_update_a_call_takes_the_batch_itself(tiny):
         assert set(batch) == {"image", "label", "example", "epoch"}
 
 
+@pytest.mark.compiles(keep=1)
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_updates_in_one_call_are_those_of_single_calls(grouped, tmp_path, num_devices):
     """A run of 12 updates with a learning rate that changes, momentum, augmentation: the same losses and gradient norms."""

@@ -226,6 +226,7 @@ def test_the_gradient_of_overlapping_pools_under_jit(pool):
         np.testing.assert_allclose(grad[place], (total(x + step) - total(x - step)) / 0.02, atol=2e-2)
 
 
+@pytest.mark.compiles(keep=1)
 @pytest.mark.parametrize("channels", [3, 16])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_mean_of_blocks_is_summed_in_float32_and_has_its_derivatives(channels, dtype):
@@ -324,6 +325,7 @@ def test_batch_norm_layer_moves_its_statistics_as_torch_does():
     np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * np.var(x, axis=(0, 1, 2), ddof=1), rtol=1e-5)
 
 
+@pytest.mark.compiles(keep=1)
 @pytest.mark.parametrize("pixels", [1, 6, 40])
 def test_products_per_channel_have_the_derivatives_of_their_definitions(pixels):
     """Summed in parts that need not be equal; reverse, forward, forward over reverse, vmap."""
@@ -512,6 +514,7 @@ def test_convolution_agrees_with_torch():
     )
 
 
+@pytest.mark.compiles(keep=2)
 @pytest.mark.parametrize(("padding", "groups"), [(((4, 0), (4, 0)), 2), (((4, 0), (4, 0)), 1), (((0, 0), (5, 0)), 1)])
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 3)])
 def test_gradients_where_windows_see_padding_only(padding, groups, kernel):

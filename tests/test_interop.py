@@ -98,6 +98,7 @@ def worst(ours, theirs):
     return max((np.abs(ours[k] - theirs[k]).max() / max(np.abs(theirs[k]).max(), floor) for k in ours), default=0.0)
 
 
+@pytest.mark.compiles
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "size", "depths"),
@@ -152,6 +153,7 @@ def test_a_training_step_equals_torchs(torch, torchvision, name, size, depths):
     assert worst(grads, expected["params"]) <= 1e-5
 
 
+@pytest.mark.compiles
 @pytest.mark.filterwarnings("ignore")
 def test_auxiliary_heads_of_googlenet(torch, torchvision):
     """With aux they are filled, in evaluation order of their inputs; without it they are left out."""

@@ -1,8 +1,6 @@
 """Several seeds and sweeps: each run is what it would be alone, and the summary is its statistics."""
 
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -31,6 +29,7 @@ def alone(tmp_path_factory):
     return get
 
 
+@pytest.mark.trains(keep=1)
 @pytest.mark.parametrize("way", ["turns", "devices", "vmap"])
 def test_each_seed_is_its_single_run(tiny, tmp_path, alone, way):
     runs = many.variations(tiny, seeds=3)
@@ -53,6 +52,7 @@ def test_each_seed_is_its_single_run(tiny, tmp_path, alone, way):
     assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(summary))
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("way", ["turns", "vmap"])
 def test_a_sweep_of_traced_numbers_is_a_grid_of_single_runs(tiny, tmp_path, alone, way):
     sweep = {"optimizer.learning_rate": (0.01, 0.05), "optimizer.weight_decay": (0.0, 0.01)}
@@ -71,6 +71,7 @@ def test_other_numbers_are_programs_of_their_own(tiny, tmp_path):
     assert all(group["seeds"] == [0, 1] for group in summary["groups"].values())
 
 
+@pytest.mark.trains(keep=1)
 @pytest.mark.parametrize("way", ["turns", "devices", "vmap"])
 def test_a_stop_stops_all_and_the_same_call_goes_on(tiny, tmp_path, way):
     runs = many.variations(tiny, seeds=2)
@@ -90,6 +91,7 @@ def test_a_stop_stops_all_and_the_same_call_goes_on(tiny, tmp_path, way):
         assert went_on["runs"][name]["state_digest"] == straight["runs"][name]["state_digest"]
 
 
+@pytest.mark.trains(keep=1)
 @pytest.mark.parametrize("way", ["turns", "vmap"])
 def test_a_run_that_diverges_is_told_and_the_others_end(tiny, tmp_path, way):
     runs = many.variations(tiny, 1, {"optimizer.learning_rate": (0.05, 1e38)})
@@ -135,18 +137,11 @@ def test_sweeps_are_read(tiny):
         many.run(many.variations(replace(tiny, {"elastic_exact": True}), 2), "nowhere", num_devices=1)
 
 
-def test_the_command_line_says_mean_and_interval(tmp_path):
-    command = [sys.executable, "-m", "jaxcnn", "train", "lenet_digits", "--dataset=fake", "--steps=4", "--seeds=2"]
-    options = ["--num_devices=1", "--workdir=x", "--log.plots=false"]
-    done = subprocess.run(
-        [*command, *options],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "±" in done.stdout
+def test_the_command_line_says_mean_and_interval(jaxcnn_, tmp_path):
+    command = ("train", "lenet_digits", "--dataset=fake", "--image_size=none", "--model=mlp", "--model.hidden=16")
+    code, out, err = jaxcnn_(*command, "--steps=4", "--seeds=2", "--num_devices=1", "--workdir=x", "--log.plots=false")
+    assert code == 0, err
+    assert "±" in out
     assert {path.name for path in (tmp_path / "x").iterdir()} == {"seed=0", "seed=1", "summary.json", ".lock"}
 
 

@@ -28,9 +28,16 @@ TINY = [name for name in OURS if name.endswith(("_tiny", "_mini")) and name != "
 DEEP = [n for n in OURS if n.startswith(("resnet101", "resnet152", "resnet1202"))]
 
 
-def some(names, fast):
-    """Parameters of a test: those for which ``fast`` is false are left to ``--full``."""
-    return [name if fast(name) else pytest.param(name, marks=pytest.mark.compiles) for name in names]
+# A second and more to trace.
+LONG = [
+    *DEEP,
+    *(name for name in OURS if name.startswith(("densenet1", "densenet2", "preact_resnet164", "efficientnet"))),
+]
+
+
+def led_by(*first, names):
+    """These names first, which the fast tier takes, then the others."""
+    return [*first, *(name for name in names if name not in first)]
 
 
 def built(name, num_classes=10, **overrides):
@@ -45,7 +52,8 @@ def applied(name, shape):
     return model.apply(variables, jnp.ones(shape))
 
 
-@pytest.mark.parametrize("name", some(COUNTS, lambda name: "1202" not in name))
+@pytest.mark.compiles(keep=sum(name not in LONG for name in COUNTS))
+@pytest.mark.parametrize("name", sorted(COUNTS, key=LONG.__contains__))
 def test_counts(name):
     row = COUNTS[name]
     assert input_shape(name) == tuple(row["image"])
@@ -106,13 +114,13 @@ def random_variables(model, image_shape):
 SMALL = [*TINY, "lenet5", "lenet5_1998", "mlp"]
 
 
-def _grouped(name):
-    """Networks that run op by op share a process, so that each op is compiled once for all of them."""
-    marks = [] if name in SMALL else [pytest.mark.compiles]
-    return pytest.param(name, marks=marks, id=f"{name}@op-by-op" if name in DEEP else name)
-
-
-@pytest.mark.parametrize("name", [_grouped(name) for name in OURS])
+@pytest.mark.compiles(keep=6)
+@pytest.mark.parametrize(
+    "name",
+    led_by(
+        "alexnet_tiny", "alexnet_2012_tiny", "zfnet_tiny", "preact_resnet_tiny", "wrn_tiny", "resnet_tiny", names=OURS
+    ),
+)
 def test_every_network_steps(name):
     """Forward, gradient of each parameter, an update, one trace for two calls; forward in bfloat16."""
     compiled = (lambda f: f) if name in DEEP else jax.jit
@@ -162,7 +170,8 @@ def test_every_network_steps(name):
     assert bool(jnp.isfinite(logits).all())
 
 
-@pytest.mark.parametrize("name", some(SMALL, ("resnet_tiny", "vgg_tiny", "lenet5", "mlp").__contains__))
+@pytest.mark.compiles(keep=3)
+@pytest.mark.parametrize("name", led_by("resnet_tiny", "lenet5", "mlp", names=SMALL))
 def test_bfloat16_computes_what_float32_does(name):
     """And parameters stay float32, as the network itself initialises them."""
     model, variables, images = built(name)
@@ -173,6 +182,7 @@ def test_bfloat16_computes_what_float32_does(name):
     assert np.any(single != half)
 
 
+@pytest.mark.compiles(keep=5)
 @pytest.mark.parametrize(
     ("name", "overrides", "leaf", "deviation"),
     [  # He: sqrt(2 / fan); Glorot: sqrt(2 / (fan-in + fan-out)); AlexNet, ZFNet: 0.01; ConvNeXt: 0.02
@@ -209,10 +219,8 @@ def test_biases_of_the_published_alexnet():
     assert {name for name, bias in biases.items() if np.all(bias == 0)} == {"conv1", "conv3", "fc8"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    some([n for n in TINY if "remat" in registry.overridable(n)], ("resnet_tiny", "mobilenet_tiny").__contains__),
-)
+@pytest.mark.compiles(keep=1)
+@pytest.mark.parametrize("name", led_by("resnet_tiny", names=[n for n in TINY if "remat" in registry.overridable(n)]))
 def test_recomputing_changes_no_result(name):
     plain, variables, images = built(name)
     again = jaxcnn.create_model(name, 10, remat=True)
@@ -231,9 +239,8 @@ def test_recomputing_changes_no_result(name):
     assert "remat" in str(program) or "checkpoint" in str(program)
 
 
-@pytest.mark.parametrize(
-    "name", some([n for n in TINY if "norm" in registry.overridable(n)], ("resnet_tiny", "vgg_tiny").__contains__)
-)
+@pytest.mark.compiles(keep=1)
+@pytest.mark.parametrize("name", led_by("resnet_tiny", names=[n for n in TINY if "norm" in registry.overridable(n)]))
 def test_ghost_norms_reach_every_layer(name):
     """Two images give the same logits whatever the other two of the batch are; under global norms they do not."""
     quiet = {"dropout_rate": 0.0} if "dropout_rate" in registry.overridable(name) else {}

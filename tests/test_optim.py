@@ -242,6 +242,7 @@ def test_muon_relative_to_the_kernel_with_sgd_for_the_rest_at_rates_of_its_own()
     np.testing.assert_allclose(direction["conv"]["kernel"], wanted, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.compiles(keep=1)
 @pytest.mark.parametrize("name", ["lars", "lamb", "lion", "muon"])
 def test_decay_of_all_reaches_the_biases(name):
     some, whole = (trajectory(OptimizerConfig(name, weight_decay=0.3, decay_all=flag)) for flag in (False, True))

@@ -87,6 +87,7 @@ def test_memory_is_that_of_one_of_several_devices(tiny):
     assert four.flops == one.flops / 4
 
 
+@pytest.mark.compiles
 def test_largest_batch_of_a_network(tiny):
     task = build(tiny, 2)
     limit = 3e6

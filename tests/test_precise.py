@@ -80,6 +80,7 @@ def test_a_run_ends_with_them_also_after_a_stop(bn, tmp_path):
     assert loop.run(bn, tmp_path / "stopped")["state_digest"] == straight["state_digest"]
 
 
+@pytest.mark.trains
 def test_a_stop_meanwhile_is_heard_and_ends_with_the_same_bits(bn, tmp_path):
     straight = loop.run(bn, tmp_path / "straight")
     # Asked at the start and after each of the 12 updates; true in the second batch of the moments.

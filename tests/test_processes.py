@@ -26,7 +26,7 @@ from jaxcnn import AugmentConfig, CheckpointConfig, Config, DataConfig, LogConfi
 
 config = Config(
     steps=60,
-    model=ModelConfig("lenet5", overrides={"dropout_rate": 0.1}),
+    model=ModelConfig("mlp", overrides={"hidden": (32,), "dropout_rate": 0.1}),
     data=DataConfig("fake", batch_size=32),
     augment=AugmentConfig(shift=2, rotate=10),
     checkpoint=CheckpointConfig(every=10),
@@ -206,6 +206,7 @@ def test_a_stop_while_it_waits_for_the_others_is_heard(rig, number):
     assert not (folder / "waiting").exists()
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T15")
 def test_a_configuration_that_differs_is_found_before_anything_is_written(rig):
     folder, _ = rig

@@ -274,6 +274,7 @@ def test_images_of_a_folder_are_padded_to_any_size_that_holds_them(tmp_path, tin
         build(replace(tiny, {**values, "data.image_size": 32}), 1).load("train")
 
 
+@pytest.mark.trains(keep=1)
 @pytest.mark.parametrize("kind", ["folder", "npz"])
 def test_a_run_on_ones_own_images(tmp_path, tiny, kind, capsys):
     path = make_folder(tmp_path / "data", 8) if kind == "folder" else None

@@ -93,6 +93,7 @@ def test_streamed_and_resident_batches_are_the_same():
     streamed.close()
 
 
+@pytest.mark.soak(keep=3)
 @pytest.mark.parametrize("threads", [1, 2, 5, 16])
 @pytest.mark.parametrize("ahead", [1, 4])
 def test_batches_do_not_depend_on_threads(threads, ahead):
@@ -366,6 +367,7 @@ def test_a_damaged_image_ends_the_run_with_its_name(tiny, tmp_path):
         run(config, tmp_path / "run", num_devices=1)
 
 
+@pytest.mark.trains(keep=1)
 @pytest.mark.parametrize("resident", [False, True])
 def test_damaged_images_are_left_out_counted_and_the_run_reproducible(tiny, tmp_path, resident):
     values = own_images(tmp_path / "images", damaged=[7, 20]) | {"steps": 9, "data.max_bad_records": 2}
@@ -480,6 +482,7 @@ def test_what_a_cache_holds_already_needs_no_room(tmp_path, monkeypatch):
         Cached(Photographs(), Disk(tmp_path / "empty"), 36, 3)
 
 
+@pytest.mark.trains(keep=1)
 @pytest.mark.parametrize("where", ["ram", "disk"])
 def test_a_run_with_a_cache_can_be_stopped_and_resumed(tiny, tmp_path, where):
     config = replace(tiny, {**own_images(tmp_path / "images"), "steps": 9, "data.cache": where})

@@ -52,6 +52,7 @@ def variables_of(run, step=None):
     return tree.named_leaves({"params": state.params, "batch_stats": state.batch_stats})
 
 
+@pytest.mark.compiles(keep=1)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_import_of_safetensors(narrow, tmp_path, dtype, capsys):
     import ml_dtypes
@@ -74,8 +75,8 @@ def test_import_of_safetensors(narrow, tmp_path, dtype, capsys):
         import_.main(flags[:-1], no_stop)
 
 
-def test_import_makes_a_run_that_others_start_from(narrow, tmp_path, capsys):
-    from safetensors.numpy import save_file
+def test_import_makes_a_run_that_others_start_from_and_export_gives_it_back(narrow, tmp_path, capsys):
+    from safetensors.numpy import load_file, save_file
 
     weights = random_weights(width=8)
     weights["fc.weight"], weights["fc.bias"] = np.ones((1000, 64), np.float32), np.zeros(1000, np.float32)
@@ -92,6 +93,22 @@ def test_import_makes_a_run_that_others_start_from(narrow, tmp_path, capsys):
     assert (config["model"]["name"], config["data"]["fit"], config["data"]["image_size"]) == (narrow, "crop", 224)
     with pytest.raises(UsageError, match="holds a run already"):
         import_.main([narrow, str(tmp_path / "w.safetensors"), f"--workdir={run}"], no_stop)
+
+    file = str(tmp_path / "out.safetensors")
+    assert export.main([str(run), file], no_stop) == 0
+    assert "torchvision's" in capsys.readouterr().out
+    written = load_file(file)
+    assert set(written) == set(weights)
+    for name, leaf in weights.items():
+        np.testing.assert_array_equal(written[name], leaf, err_msg=name)
+    for arguments, words in [
+        ([str(run), file], "is there already"),
+        ([str(run), str(tmp_path / "w.pth")], "must end in .safetensors"),
+        ([str(run), str(tmp_path / "no" / "w.safetensors")], "no such directory"),
+        ([str(run)], "takes a run directory and a file"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            export.main(arguments, no_stop)
 
 
 @pytest.mark.parametrize(
@@ -115,30 +132,6 @@ def test_images_are_normalised_as_the_published_weights_want(name, given, mean):
 def test_a_mean_is_a_number_a_channel(tiny):
     with pytest.raises(UsageError, match=r"data.mean=\(0.5, 0.5\) must be 1 numbers, one a channel, or none"):
         build(replace(tiny, {"data.mean": (0.5, 0.5)}))
-
-
-def test_export_gives_back_what_import_took(narrow, tmp_path, capsys):
-    from safetensors.numpy import load_file, save_file
-
-    weights = random_weights(width=8)
-    weights["fc.weight"], weights["fc.bias"] = np.ones((1000, 64), np.float32), np.zeros(1000, np.float32)
-    save_file(weights, tmp_path / "w.safetensors")
-    run, file = str(tmp_path / "run"), str(tmp_path / "out.safetensors")
-    import_.main([narrow, str(tmp_path / "w.safetensors"), f"--workdir={run}"], no_stop)
-    assert export.main([run, file], no_stop) == 0
-    assert "torchvision's" in capsys.readouterr().out
-    found = load_file(file)
-    assert set(found) == set(weights)
-    for name, leaf in weights.items():
-        np.testing.assert_array_equal(found[name], leaf, err_msg=name)
-    for arguments, words in [
-        ([run, file], "is there already"),
-        ([run, str(tmp_path / "w.pth")], "must end in .safetensors"),
-        ([run, str(tmp_path / "no" / "w.safetensors")], "no such directory"),
-        ([run], "takes a run directory and a file"),
-    ]:
-        with pytest.raises(UsageError, match=words):
-            export.main(arguments, no_stop)
 
 
 def test_a_network_that_torch_does_not_know_is_exported_by_our_names(tiny, tmp_path):
@@ -230,6 +223,7 @@ def test_a_resumed_run_does_not_start_again_from_the_other(tiny, tmp_path):
     assert again["state_digest"] == straight["state_digest"]
 
 
+@pytest.mark.trains(keep=3)
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [

@@ -23,6 +23,7 @@ def stopped(tmp_path_factory):
     return folder
 
 
+@pytest.mark.compiles(keep=3)
 @pytest.mark.parametrize(
     ("flag", "words"),
     [

@@ -58,9 +58,10 @@ def test_each_file_of_the_newest_step_damaged_in_each_way(rig, tmp_path, full, c
     folder, task, digests, _ = rig
     good, rng, cases, found = folder / "run" / "checkpoints", np.random.default_rng(0), 0, 0
     files = sorted(path.relative_to(good) for path in (good / "15").rglob("*") if path.is_file())
-    for file in files:
+    for number, file in enumerate(files):
         data = (good / file).read_bytes()
-        for kind, bad in damages(data, rng, 30 if full else 1):
+        ways = list(damages(data, rng, 30 if full else 1))
+        for kind, bad in ways if full else ways[number % len(ways) :: 3]:
             directory = tmp_path / "checkpoints"
             shutil.rmtree(directory, ignore_errors=True)
             shutil.copytree(good, directory)
@@ -80,7 +81,7 @@ def test_each_file_of_the_newest_step_damaged_in_each_way(rig, tmp_path, full, c
                 assert "\n" not in said[0]
     shown = capfd.readouterr()
     assert (shown.out, "Traceback" in shown.err) == ("", False)
-    assert cases >= (400 if full else 50)
+    assert cases >= (400 if full else 15)
     assert found > cases / 8
     record_property("n", cases)
     record_property("found and told", found)

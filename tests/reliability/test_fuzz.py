@@ -205,6 +205,7 @@ print("told", told, "same", same)
 """
 
 
+@pytest.mark.soak
 def test_record_files(tmp_path, full, record_property):
     """Each record is what it was, or an error; in a process of its own, for a library of C++ reads them."""
     protocol.make_dataset(tmp_path / "data")

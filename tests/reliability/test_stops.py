@@ -70,11 +70,13 @@ def kill(process, folder, name):
 
 
 @pytest.mark.protocol("T1")
+@pytest.mark.protocol("T2")
 def test_sigkill_in_training(folder):
+    """And other readers than before."""
     process = start(folder, "killed")
     wait_until(lambda: len(logged_steps(folder, "killed")) >= 23, process)
     assert kill(process, folder, "killed") <= SAVED_EVERY
-    check_same(folder, "killed")
+    check_same(folder, "killed", "--data.threads=4", "--data.ahead=5")
 
 
 @pytest.mark.processes
@@ -116,13 +118,14 @@ def test_sigkill_inside_a_save(folder, record_property):
     record_property("steps lost", max(lost))
 
 
+@pytest.mark.processes
 @pytest.mark.protocol("T2")
 @pytest.mark.parametrize(
     "flags",
     [
         ["--data.threads=4", "--data.ahead=5"],
-        pytest.param(["--data.threads=1"], marks=pytest.mark.processes),
-        pytest.param([], marks=pytest.mark.processes),
+        ["--data.threads=1"],
+        [],
     ],
     ids=" ".join,
 )

@@ -123,6 +123,7 @@ def test_what_is_read_slowly_is_not_taken_for_what_hangs():
     assert (done.returncode, done.stdout) == (6, "read\n"), done.stderr
 
 
+@pytest.mark.processes
 def test_a_process_that_was_stopped_itself_is_not_taken_for_one_that_hangs():
     """Ctrl-Z, or a laptop that sleeps."""
     code = (
