@@ -148,6 +148,7 @@ def test_alternating_flips_follow_from_seed_example_and_epoch_not_from_the_step(
         pipeline.sample(jax.random.key(0), {"image": batch["image"], "example": batch["example"]}, config)
 
 
+@pytest.mark.compiles
 def test_a_crop_is_cut_out_and_scaled_as_torchvision_does(torch, v2):
     box = np.array([[0, 0, 10, 14], [2, 3, 7, 12], [0, 0, 3, 14], [9, 13, 10, 14], [4, 0, 9, 5], [1, 2, 10, 4]])
     ours = ops.apply(jnp.asarray(BYTES), ops.identity(6), "zero", jnp.asarray(box, jnp.float32))
@@ -169,6 +170,7 @@ def test_a_crop_that_is_then_flipped_is_one_resampling_of_both():
     np.testing.assert_allclose(at_once, ops.apply_whole(cropped, choice, 0), atol=1e-3)
 
 
+@pytest.mark.soak
 def test_resized_crops_are_distributed_as_torchvisions(torch, v2):
     """Quantiles of side and place of 4,000 crops of a wide image, where many draws do not fit."""
     size, area, ratio = (24, 60), (0.3, 1.0), (0.75, 4 / 3)

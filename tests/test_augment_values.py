@@ -163,6 +163,7 @@ def test_operations_are_pillows(name, pillow):
         assert np.mean(apart > 1) < (0.01 if name in policy.MOVES else 0.001)
 
 
+@pytest.mark.compiles
 def test_each_image_gets_its_own_operations_in_order():
     operation = jnp.array([[OPERATIONS.index(name) for name in ("solarize", "rotate", "brightness")]])
     strength = jnp.array([[100.0, 90.0, -0.5]])
@@ -176,6 +177,7 @@ def test_each_image_gets_its_own_operations_in_order():
         np.testing.assert_array_equal(result, one_operation(SMOOTH[:1], name, STRENGTHS[name])[0], err_msg=name)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("wide", [False, True])
 def test_strengths_are_torchvisions(v2, wide):
     space = (v2.TrivialAugmentWide if wide else v2.RandAugment)._AUGMENTATION_SPACE

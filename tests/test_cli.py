@@ -379,6 +379,7 @@ def test_a_summary_that_cannot_be_written_is_no_bad_usage(jaxcnn_, run_dir, monk
     assert (code, "summary.json" in err) == (4, True), err
 
 
+@pytest.mark.trains
 def test_a_sweep_of_one_value_is_a_run_with_it(jaxcnn_, tmp_path):
     code, _, err = jaxcnn_("train", "lenet_digits", *FAST, "--sweep=learning_rate:0.3", "--steps=2")
     assert code == 0, err
@@ -658,6 +659,7 @@ def test_experiments_are_listed():
     assert {"lenet_digits", "lenet_mnist", "mlp_mnist"} <= set(list_experiments())
 
 
+@pytest.mark.compiles
 def test_bench_input_tells_stages_threads_and_the_peer(jaxcnn_, shared_tfds):
     flags = (f"--data_dir={shared_tfds}", "--data.train_split=train[:24]", "--batch_size=8", "--turns=1")
     code, out, err = jaxcnn_("bench", "input", "resnet50_imagenet", *flags, "--num_devices=1", "--json")
@@ -667,6 +669,9 @@ def test_bench_input_tells_stages_threads_and_the_peer(jaxcnn_, shared_tfds):
     assert all(rate > 10 for rate in [*found["stages"].values(), *found["pipeline"].values()])
     assert found["pipeline"].keys() >= {"1"}
     assert bool(found["torchvision"]) == ("torchvision" in found["stages"])
+
+
+def test_bench_input_of_small_images(jaxcnn_):
     code, out, _ = jaxcnn_("bench", "input", "lenet_digits", "--turns=1", "--num_devices=1")
     assert code == 0
     assert "files to device, 1 thread" in out

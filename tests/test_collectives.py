@@ -98,6 +98,7 @@ def test_mixed_images_send_one_row_to_the_next_device():
     assert sum(one.num_bytes for one in kinds) <= 2 * (32 * 32 + 4), "an image and its label"
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("count", [8, pytest.param(1, marks=pytest.mark.compiles)])
 def test_every_leaf_of_the_state_is_updated_in_place(count):
     for optimizer in (OptimizerConfig(), OptimizerConfig("adamw", ema_decay=0.9)):

@@ -157,6 +157,7 @@ def test_features_inside_recomputed_blocks():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
 
 
+@pytest.mark.compiles
 def test_features_in_training_use_the_moments_of_the_batch():
     model, variables, images = small()
     normed = jaxcnn.features(model, variables, 5 * images + 3, ["bn1"], train=True)["bn1"]

@@ -22,6 +22,15 @@ DIGITS = catalog.find("digits")
 FAKE = catalog.find("fake")
 
 
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """A cache that this test may change, with the prepared digits in it."""
+    source.load(DIGITS, "test")
+    shutil.copytree(cache_dir() / "tfds", tmp_path / "tfds")
+    monkeypatch.setenv("JAXCNN_CACHE", str(tmp_path))
+    return tmp_path
+
+
 def test_digits_are_sklearns_and_the_last_297_are_held_out():
     train, test = source.load(DIGITS, "train"), source.load(DIGITS, "test")
     theirs = load_digits()
@@ -100,10 +109,9 @@ def test_a_dataset_that_is_not_prepared_names_the_command(tmp_path):
         source.load(catalog.find("mnist"), "train", str(tmp_path / "file"))
 
 
-def test_a_damaged_cache_is_made_anew():
-    shutil.rmtree(cache_dir() / "decoded", ignore_errors=True)  # other tests leave the digits there in other sizes
+def test_a_damaged_cache_is_made_anew(own_cache):
     before = source.load(DIGITS, "test")
-    (path,) = (cache_dir() / "decoded").glob("digits-test-*.npy")
+    (path,) = (own_cache / "decoded").glob("digits-test-*.npy")
     for damage in ("flip", "cut", "empty", "junk"):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 4
@@ -129,21 +137,18 @@ def test_without_a_home_images_are_decoded_for_each_run(monkeypatch):
     np.testing.assert_array_equal(source.load(DIGITS, "test").images, before.images)
 
 
-def test_a_full_disk_leaves_nothing_in_the_cache():
-    folder, limits = cache_dir() / "decoded", resource.getrlimit(resource.RLIMIT_FSIZE)
-    source.load(DIGITS, "test")  # so that they are prepared
-    shutil.rmtree(folder, ignore_errors=True)
+def test_a_full_disk_leaves_nothing_in_the_cache(own_cache):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
         examples = source.load(DIGITS, "test")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(examples) == 297
-    assert not list(folder.iterdir())
+    assert not list((own_cache / "decoded").iterdir())
 
 
-def test_two_readers_at_once():
-    shutil.rmtree(cache_dir() / "decoded", ignore_errors=True)
+def test_two_readers_at_once(own_cache):
     results = []
     threads = [
         threading.Thread(target=lambda: results.append(source.load(DIGITS, "train").labels.sum())) for _ in range(4)

@@ -71,6 +71,7 @@ def test_updates_in_one_call_are_those_of_single_calls(grouped, tmp_path, num_de
     assert len({row["learning_rate"] for row in five}) > 2
 
 
+@pytest.mark.trains
 def test_the_bits_do_not_depend_on_where_calls_end(grouped, tmp_path):
     """Neither on what is logged nor on a stop: each call is of the same program."""
     straight = loop.run(grouped, tmp_path / "straight", num_devices=1)
@@ -84,6 +85,7 @@ def test_the_bits_do_not_depend_on_where_calls_end(grouped, tmp_path):
     assert [row["loss"] for row in rows[0]] == [row["loss"] for row in rows[1]]
 
 
+@pytest.mark.trains
 def test_data_that_are_streamed_are_read_update_by_update(grouped, tmp_path):
     streamed = replace(grouped, {"data.resident_gb": 0.0})
     assert execution.steps_per_call(build(streamed, 1), 10) == 1

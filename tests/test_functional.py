@@ -378,6 +378,7 @@ def test_batch_norm_refuses_what_it_cannot_split(over, words):
         layer.apply(variables, x, train=True, mutable=["batch_stats"])
 
 
+@pytest.mark.compiles
 def test_max_pool_gradient_behind_other_layers_is_exact():
     """XLA may compute the values before the pooling anew for the backward pass, and round them otherwise."""
     x = jax.random.normal(jax.random.key(0), (8, 96, 96, 3))

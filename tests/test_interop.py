@@ -43,6 +43,7 @@ def compare(torch, name, theirs, size, written_alike):
     assert np.abs(ours - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.compiles(keep=1)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "size"),

@@ -216,6 +216,7 @@ def test_purity_one_and_eight_devices_agree(straight, tmp_path):
     assert one["eval_accuracy"] == eight["eval_accuracy"]
 
 
+@pytest.mark.compiles
 def test_local_norms_are_those_of_each_device(tiny, tmp_path):
     """Four devices with their own moments equal one device whose batch is normalised in four parts."""
     tiny = dataclasses.replace(
@@ -261,7 +262,7 @@ GOLDEN = {
 }
 
 
-@pytest.mark.compiles(keep=7)
+@pytest.mark.compiles(keep=5)
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_first_losses(name, tiny):
     config = dataclasses.replace(
@@ -278,7 +279,7 @@ def test_golden_first_losses(name, tiny):
     np.testing.assert_allclose(losses, GOLDEN[name], rtol=5e-4, err_msg=f"{name}: see the comment above GOLDEN")
 
 
-# Those that compile in a moment make a step in the fast tier as well; all are built, and their step is traced.
+# Those that compile in a moment make a step in the fast tier as well; all are built.
 QUICK = ("lenet_digits", "lenet_mnist", "mlp_mnist", "speed_mnist")
 OTHERS = [name for name in experiment.list_experiments() if name not in QUICK]
 
@@ -289,8 +290,7 @@ def test_every_experiment_builds(name):
     assert config.experiment == name
     assert from_json(to_json(config)) == config
     task = build(config, 1)
-    with jax.numpy_dtype_promotion("standard"):  # optax's Adam raises a float to an int power
-        task.check(task.train_step(100))
+    assert task.num_classes == task.dataset.num_classes
 
 
 @pytest.mark.compiles(keep=len(QUICK))
@@ -302,7 +302,7 @@ def test_every_experiment_makes_a_step(name):
     images = np.random.default_rng(0).integers(0, 255, (4, *task.image_shape), np.uint8)
     numbers = jax.numpy.arange(4, dtype=np.int32)
     batch = {"image": jax.numpy.asarray(images), "label": numbers, "example": numbers, "epoch": numbers}
-    with jax.numpy_dtype_promotion("standard"):
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam raises a float to an int power
         state, sums = task.train_step(100)(state, batch)
     assert int(state.step) == 1
     assert int(sums["nonfinite"]) == 0

@@ -64,6 +64,7 @@ def test_a_sweep_of_traced_numbers_is_a_grid_of_single_runs(tiny, tmp_path, alon
         assert summary["runs"][name]["eval_loss"] == pytest.approx(alone(config)[0]["eval_loss"], rel=1e-4)
 
 
+@pytest.mark.trains
 def test_other_numbers_are_programs_of_their_own(tiny, tmp_path):
     runs = many.variations(tiny, 2, {"augment.rotate": (0.0, 20.0)})
     summary = many.run(runs, tmp_path, num_devices=1)
@@ -159,6 +160,7 @@ def test_the_same_command_at_once_leaves_the_first_alone(tiny, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}
 
 
+@pytest.mark.trains
 def test_each_device_has_its_own_runs(tiny, tmp_path):
     summary = many.run(many.variations(tiny, 3), tmp_path, num_devices=2)
     assert summary["way"] == "devices"

@@ -80,6 +80,7 @@ def test_a_plan_of_a_tiny_run(tiny):
     assert found.bytes_accessed > found.memory.temporary
 
 
+@pytest.mark.compiles
 def test_memory_is_that_of_one_of_several_devices(tiny):
     one, four = (plan.make_plan(build(tiny, n)) for n in (1, 4))
     assert four.memory.batch == one.memory.batch / 4

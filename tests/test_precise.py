@@ -58,6 +58,7 @@ def test_frozen_layers_keep_their_moments(bn):
     assert np.any(found.batch_stats["layer1_0"]["bn1"]["mean"] != state.batch_stats["layer1_0"]["bn1"]["mean"])
 
 
+@pytest.mark.compiles
 def test_frozen_moments_do_not_change_by_a_bit_in_three_parts(bn):
     task = build(replace(bn, {"optimizer.freeze": ("bn1",), "optimizer.accumulate": 3, "data.batch_size": 24}), 1)
     state, step = task.initial_state(), task.train_step(12)
@@ -70,6 +71,7 @@ def test_frozen_moments_do_not_change_by_a_bit_in_three_parts(bn):
     np.testing.assert_array_equal(state.batch_stats["bn1"]["mean"], moments)
 
 
+@pytest.mark.trains
 def test_a_run_ends_with_them_also_after_a_stop(bn, tmp_path):
     straight = loop.run(bn, tmp_path / "straight")
     without = loop.run(replace(bn, {"precise_batches": 0}), tmp_path / "without")

@@ -22,15 +22,17 @@ from jaxcnn.errors import UsageError
 from jaxcnn.hosts import Place, find_place
 
 EXPERIMENT = """
-from jaxcnn import AugmentConfig, CheckpointConfig, Config, DataConfig, LogConfig, ModelConfig
+from jaxcnn import AugmentConfig, CheckpointConfig, Config, DataConfig, LogConfig, ModelConfig, hosts
+
+hosts._HEARTBEAT_SECONDS = 5
 
 config = Config(
-    steps=60,
+    steps=200,
     model=ModelConfig("mlp", overrides={"hidden": (32,), "dropout_rate": 0.1}),
     data=DataConfig("fake", batch_size=32),
     augment=AugmentConfig(shift=2, rotate=10),
     checkpoint=CheckpointConfig(every=10),
-    log=LogConfig(every=5, eval_every=30, plots=False),
+    log=LogConfig(every=5, eval_every=100, plots=False),
 )
 """
 TIMEOUT = 150
@@ -90,7 +92,7 @@ def children(process):
 def test_only_the_first_process_writes_and_each_step_is_written_once(rig):
     folder, _ = rig
     steps = [json.loads(line)["step"] for line in (folder / "straight" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 61))
+    assert steps == list(range(1, 201))
     assert {path.name for path in (folder / "straight").iterdir()} >= {"config.json", "summary.json", "checkpoints"}
 
 

@@ -75,6 +75,7 @@ CONFIG = Config(
 )
 
 
+@pytest.mark.compiles
 def test_parts_of_a_batch_whiten_as_the_whole_does():
     """Second moments are averaged over the parts; principal components could not be."""
     whole, parts = (build(replace(CONFIG, {"optimizer.accumulate": n}), 1) for n in (1, 4))
@@ -88,6 +89,7 @@ def test_parts_of_a_batch_whiten_as_the_whole_does():
     np.testing.assert_allclose(*moments, rtol=1e-5)
 
 
+@pytest.mark.compiles
 def test_an_average_of_the_weights_has_the_whitening_as_it_is():
     task = build(replace(CONFIG, {"optimizer.ema_decay": 0.9}), 1)
     batches = task.load("train").train_batches(0, 40, 0)

@@ -11,7 +11,7 @@ import scale_runs
 
 from jaxcnn import loop, step, tree
 from jaxcnn.ahead import compiled_ahead
-from jaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, replace
+from jaxcnn.config import Config, DataConfig, LogConfig, ModelConfig, OptimizerConfig, replace
 from jaxcnn.task import Task, build
 
 
@@ -38,6 +38,7 @@ def test_an_accumulated_gradient_is_that_of_the_whole_batch():
     np.testing.assert_allclose(whole.sums["objective"], parts.sums["objective"], rtol=1e-6)
 
 
+@pytest.mark.compiles
 def test_accumulation_with_batch_norm_is_a_ghost_batch_of_interleaved_rows():
     """Part i holds rows i, i + 4, ...: a ghost batch has them next to each other."""
     small = {"name": "resnet18", "overrides": {"width": 4, "depths": (1, 1), "activation": "gelu"}}
@@ -116,7 +117,7 @@ def test_an_update_compiled_ahead_is_the_same_and_its_call_compiles_nothing():
 
 
 def test_a_run_compiles_while_it_reads_and_not_when_it_is_complete(tmp_path, monkeypatch):
-    config, order = Config(steps=2, data=DataConfig("fake", batch_size=16, image_size=32)), []
+    config, order = Config(steps=2, data=DataConfig("fake", batch_size=16), log=LogConfig(plots=False)), []
 
     def noting(name, function):
         return lambda *arguments, **named: (order.append(name), function(*arguments, **named))[1]

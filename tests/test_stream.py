@@ -190,6 +190,7 @@ def counted(_, batch):
     return {"count": batch["mask"].sum(), "labels": batch["label"].sum(where=batch["mask"])}
 
 
+@pytest.mark.trains
 def test_what_a_run_has_left_out_stays_out_when_it_is_readable_again(tmp_path):
     (tmp_path / "bad_records.json").write_text('{"test": {"3": "3.jpg: cut"}}')
     mended = stream(Photographs(), max_bad=1)
@@ -349,6 +350,7 @@ def digest(config, workdir, **more):
     return run(config, workdir, num_devices=1, **more)["state_digest"]
 
 
+@pytest.mark.trains
 def test_a_streamed_run_stopped_in_the_middle_of_an_epoch_ends_the_same(tiny, tmp_path):
     config = replace(tiny, {**own_images(tmp_path / "images"), "steps": 9, "checkpoint.every": 100})
     whole = digest(config, tmp_path / "whole")

@@ -27,9 +27,9 @@ from jaxcnn.task import build
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """The name of a ResNet-18 an eighth as wide, which has torchvision's names as well."""
+    """The name of a narrow ResNet with half the blocks of a ResNet-18, which has torchvision's names as well."""
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
-    jaxcnn.register_model("narrow", input_shape=(224, 224, 3), width=8)(ResNet)
+    jaxcnn.register_model("narrow", input_shape=(224, 224, 3), width=8, depths=(1, 1, 1, 1))(ResNet)
     return "narrow"
 
 
@@ -58,7 +58,7 @@ def test_import_of_safetensors(narrow, tmp_path, dtype, capsys):
     import ml_dtypes
     from safetensors.numpy import save_file
 
-    weights = random_weights(width=8)
+    weights = random_weights(width=8, depths=(1, 1, 1, 1))
     stored = {name: leaf.astype({"bfloat16": ml_dtypes.bfloat16}.get(dtype, dtype)) for name, leaf in weights.items()}
     stored["bn1.num_batches_tracked"] = np.array(3)
     save_file(stored, tmp_path / "w.safetensors")
@@ -78,7 +78,7 @@ def test_import_of_safetensors(narrow, tmp_path, dtype, capsys):
 def test_import_makes_a_run_that_others_start_from_and_export_gives_it_back(narrow, tmp_path, capsys):
     from safetensors.numpy import load_file, save_file
 
-    weights = random_weights(width=8)
+    weights = random_weights(width=8, depths=(1, 1, 1, 1))
     weights["fc.weight"], weights["fc.bias"] = np.ones((1000, 64), np.float32), np.zeros(1000, np.float32)
     save_file(weights, tmp_path / "w.safetensors")
     run = tmp_path / "run"
@@ -134,6 +134,7 @@ def test_a_mean_is_a_number_a_channel(tiny):
         build(replace(tiny, {"data.mean": (0.5, 0.5)}))
 
 
+@pytest.mark.trains
 def test_a_network_that_torch_does_not_know_is_exported_by_our_names(tiny, tmp_path):
     from safetensors.numpy import load_file
 
@@ -201,6 +202,7 @@ def test_the_head_is_made_anew_for_other_classes(tiny, tmp_path, capsys):
     np.testing.assert_array_equal(before["params/fc1/kernel"], after["params/fc1/kernel"])
 
 
+@pytest.mark.trains
 def test_a_moving_average_starts_from_the_weights_too(tiny, tmp_path):
     trained(tiny, tmp_path / "first", **{"optimizer.ema_decay": 0.9})
     changes = {"model.init_from": str(tmp_path / "first"), "optimizer.learning_rate": 0.0, "optimizer.ema_decay": 0.5}
@@ -210,6 +212,7 @@ def test_a_moving_average_starts_from_the_weights_too(tiny, tmp_path):
         np.testing.assert_allclose(tree.named_leaves(state.ema["params"])[name], leaf, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.trains
 def test_a_resumed_run_does_not_start_again_from_the_other(tiny, tmp_path):
     import shutil
 
@@ -282,6 +285,7 @@ def test_layers_that_are_frozen_on_resume_stay_though_their_momentum_is_not_zero
     assert np.any(old.params["layer2_0"]["conv1"]["kernel"] != new.params["layer2_0"]["conv1"]["kernel"])
 
 
+@pytest.mark.compiles
 def test_frozen_norms_change_what_the_other_layers_see():
     _, _, new, _, images = one_step("resnet_tiny", freeze=("*",))
     _, _, free, _, _ = one_step("resnet_tiny")
@@ -311,6 +315,7 @@ def test_auxiliary_heads_count_three_tenths():
     np.testing.assert_allclose(sums["loss"] / 4, main, rtol=1e-4)
 
 
+@pytest.mark.compiles
 def test_the_digest_does_not_depend_on_the_containers(tiny, tmp_path):
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam raises a float to an int power
         trained(tiny, tmp_path / "run", **{"optimizer.name": "adam"})

@@ -76,7 +76,12 @@ ODD = {  # unusual, and an image all the same
 def config(folder, **changes):
     data = DataConfig("tfds:rig_images", data_dir=str(folder), image_size=32, batch_size=32, resident_gb=0.0)
     return replace(
-        Config(steps=20, model=ModelConfig("mlp"), data=data, log=LogConfig(plots=False, every=1)),
+        Config(
+            steps=20,
+            model=ModelConfig("mlp", overrides={"hidden": (16,)}),
+            data=data,
+            log=LogConfig(plots=False, every=1),
+        ),
         {"augment.crop": "resized", "checkpoint.every": 5, "optimizer.learning_rate": 0.01, **changes},
     )
 

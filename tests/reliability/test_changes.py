@@ -44,6 +44,7 @@ def test_another_run_is_refused_with_the_difference(stopped, jaxcnn_, monkeypatc
     assert {path: path.read_bytes() for path in (stopped / "run").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.trains
 def test_another_learning_rate_is_told_and_allowed(stopped, jaxcnn_, monkeypatch, tmp_path):
     monkeypatch.chdir(stopped)
     shutil.copytree(stopped / "run", tmp_path / "run")
@@ -102,6 +103,7 @@ def test_a_resumed_run_refuses_other_data_and_touches_nothing(begun, what):
     assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
 
+@pytest.mark.trains
 def test_the_same_data_elsewhere_are_the_same(begun, tmp_path):
     config, workdir, file = begun
     digest = loop.run(config, tmp_path / "straight", num_devices=1)["state_digest"]

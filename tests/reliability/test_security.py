@@ -33,7 +33,7 @@ def listening(pid):
 @pytest.mark.alone
 @pytest.mark.processes
 def test_one_process_opens_no_port_and_two_on_one_machine_the_loopback_only(tmp_path):
-    (tmp_path / "rig.py").write_text(EXPERIMENT.replace("steps=400", "steps=200"))
+    (tmp_path / "rig.py").write_text(EXPERIMENT)
     alone = start_training(tmp_path, "alone", NPROC="1")
     wait_for_step(tmp_path, "alone", 20, alone)
     assert listening(alone.pid) == set()
