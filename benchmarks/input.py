@@ -47,7 +47,7 @@ def main() -> None:
     tiny = "--tiny" in sys.argv
     data_dir = next((argument.partition("=")[2] for argument in sys.argv if argument.startswith("--data_dir=")), "")
     rows = {}
-    for dataset in ("digits", "mnist") if data_dir else ("digits",):
+    for dataset in ("digits", "mnist") if data_dir and not tiny else ("digits",):
         cold, warm = [], []
         for _ in range(1 if tiny else 5):
             with tempfile.TemporaryDirectory() as cache:

@@ -99,23 +99,20 @@ def test_sigkill_at_random_moments(folder, record_property):
     record_property("steps lost", max(lost))
 
 
-@pytest.mark.ci
 @pytest.mark.processes
 @pytest.mark.protocol("T1")
-def test_sigkill_inside_a_save(folder, record_property):
-    moments, lost = random.Random(1), []
-    for step in (15, 5, 60, 30, 45):
-        name, mark = f"killed-saving-{step}", folder / f"saving-{step}"
-        process = start(folder, name, SLOW_SAVE=str(step), MARK=str(mark))
-        wait_until(mark.exists, process)
-        time.sleep(moments.uniform(0, 1.5))
-        lost.append(kill(process, folder, name))
-        assert (folder / name / "checkpoints" / str(step)).is_dir()
-        assert step not in saved_steps(folder, name), "the kill came too late"
-        check_same(folder, name)
-    assert max(lost) <= SAVED_EVERY
-    record_property("n", len(lost))
-    record_property("steps lost", max(lost))
+@pytest.mark.parametrize("step", [pytest.param(15, marks=pytest.mark.ci), 5, 60, 30, 45])
+def test_sigkill_inside_a_save(folder, step, record_property):
+    name, mark = f"killed-saving-{step}", folder / f"saving-{step}"
+    process = start(folder, name, SLOW_SAVE=str(step), MARK=str(mark))
+    wait_until(mark.exists, process)
+    time.sleep(random.Random(step).uniform(0, 1.5))
+    lost = kill(process, folder, name)
+    assert (folder / name / "checkpoints" / str(step)).is_dir()
+    assert step not in saved_steps(folder, name), "the kill came too late"
+    check_same(folder, name)
+    assert lost <= SAVED_EVERY
+    record_property("steps lost", lost)
 
 
 @pytest.mark.processes
