@@ -3,7 +3,7 @@
 #
 #   ./launch.sh                       train lenet_digits
 #   ./launch.sh VERB [ARGUMENTS]      any verb of jaxcnn; `./launch.sh help` lists them
-#   ./launch.sh test [--full]         run the test suite, or also what takes long; other arguments go to pytest too
+#   ./launch.sh test [--full]         run the fast tier of the tests, or all of them; other arguments go to pytest
 #
 # PYTHON chooses the interpreter (3.11 or newer); JAXCNN_EXTRAS adds optional parts, e.g. JAXCNN_EXTRAS=cuda13.
 set -euo pipefail

@@ -163,7 +163,6 @@ def test_operations_are_pillows(name, pillow):
         assert np.mean(apart > 1) < (0.01 if name in policy.MOVES else 0.001)
 
 
-@pytest.mark.compiles
 def test_each_image_gets_its_own_operations_in_order():
     operation = jnp.array([[OPERATIONS.index(name) for name in ("solarize", "rotate", "brightness")]])
     strength = jnp.array([[100.0, 90.0, -0.5]])

@@ -67,7 +67,6 @@ def test_a_training_run_keeps_few_calls_in_flight(tiny, tmp_path, busy):
     journal.close()
 
 
-@pytest.mark.compiles
 def test_all_that_calls_a_program_often_notes_its_calls(tiny, monkeypatch):
     task = bench.make_task("resnet18", 8, image_size=32, num_classes=10, num_devices=8, width=4, depths=(1,))
     many: dict[str, tuple] = {mode: (bench._ours(task, mode)[1], 3) for mode in bench.MODES}

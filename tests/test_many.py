@@ -93,7 +93,7 @@ def test_a_stop_stops_all_and_the_same_call_goes_on(tiny, tmp_path, way):
 
 
 @pytest.mark.trains(keep=1)
-@pytest.mark.parametrize("way", ["turns", "vmap"])
+@pytest.mark.parametrize("way", ["vmap", "turns"])
 def test_a_run_that_diverges_is_told_and_the_others_end(tiny, tmp_path, way):
     runs = many.variations(tiny, 1, {"optimizer.learning_rate": (0.05, 1e38)})
     summary = many.run(runs, tmp_path, way=way, num_devices=1)

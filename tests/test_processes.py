@@ -208,7 +208,6 @@ def test_a_stop_while_it_waits_for_the_others_is_heard(rig, number):
     assert not (folder / "waiting").exists()
 
 
-@pytest.mark.processes
 @pytest.mark.protocol("T15")
 def test_a_configuration_that_differs_is_found_before_anything_is_written(rig):
     folder, _ = rig

@@ -84,7 +84,6 @@ def test_two_processes_with_four_devices_do_what_one_with_eight_does(name, found
     assert two[f"{name} True 8"] == one[f"{name} True 8"]
 
 
-@pytest.mark.compiles
 def test_dropout_in_an_exact_run_does_not_depend_on_the_devices():
     config = Config(
         steps=2,
