@@ -69,7 +69,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "optimized: with --full compiled as for users, not as fast as can be")
     config.addinivalue_line("markers", "protocol(number): a part of that test of the reliability protocol")
     config.option.loadscopereorder = False  # xdist keeps our order
-    examples = 100 if config.getoption("--full") else 8
+    examples = 40 if config.getoption("--full") else 8
     hypothesis.settings.register_profile("tier", max_examples=examples, deadline=None, derandomize=True, database=None)
     hypothesis.settings.load_profile("tier")
     if hasattr(config, "workerinput"):

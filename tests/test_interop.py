@@ -103,7 +103,7 @@ def worst(ours, theirs):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "size", "depths"),
-    [("resnet18", 33, (1, 1, 1, 1)), *slow(("alexnet", 80, ()), ("vgg11_bn", 80, ()), ("resnet50", 80, ()))],
+    [("resnet18", 33, (1, 1, 1, 1)), *slow(("alexnet", 64, ()), ("vgg11_bn", 32, ()), ("resnet50", 40, ()))],
 )
 def test_a_training_step_equals_torchs(torch, torchvision, name, size, depths):
     """Loss, gradient of each parameter and the new BatchNorm statistics, from the same weights and images.

@@ -23,10 +23,19 @@ from jaxcnn.tree import named_leaves
 COUNTS = json.loads((pathlib.Path(__file__).parent / "model_counts.json").read_text())
 OURS = [n for n in jaxcnn.list_models() if registry.find(n).module.__module__.startswith("jaxcnn.models.")]
 TINY = [name for name in OURS if name.endswith(("_tiny", "_mini")) and name != "convnext_tiny"]
-# XLA takes half a minute and more to compile these for a CPU, minutes for 1202 layers: they run op by op instead, and only
-# the trace of their jitted update is looked at.
 DEEP = [n for n in OURS if n.startswith(("resnet101", "resnet152", "resnet1202"))]
 
+
+# Deeper and wider forms of networks that are run: theirs is a trace of the step, and layers and parameters are counted.
+LIKE_ANOTHER = [
+    *DEEP,
+    *(f"densenet{depth}" for depth in (121, 169, 201)),
+    *(f"plain{depth}_cifar" for depth in (32, 44, 56)),
+    *(f"resnet{depth}_cifar{option}" for depth in (32, 44, 56, 110) for option in ("", "_b")),
+    *(f"vgg{depth}{norm}" for depth in (13, 16, 19) for norm in ("", "_bn")),
+    *("convnext_tiny", "preact_resnet164_cifar", "resnet34", "resnet34_v2", "wide_resnet50_2"),
+    *("wrn16_8_cifar", "wrn28_10_cifar", "wrn40_4_cifar"),
+]
 
 # A second and more to trace.
 LONG = [
@@ -114,18 +123,16 @@ def random_variables(model, image_shape):
 SMALL = [*TINY, "lenet5", "lenet5_1998", "mlp"]
 
 
-@pytest.mark.compiles(keep=3)
-@pytest.mark.parametrize(
-    "name",
-    led_by("alexnet_2012_tiny", "preact_resnet_tiny", "resnet_tiny", names=OURS),
-)
-def test_every_network_steps(name):
-    """Forward, gradient of each parameter, an update, one trace for two calls; forward in bfloat16."""
-    compiled = (lambda f: f) if name in DEEP else jax.jit
-    narrow = {"hidden": 64, "maps": None} if "maps" in registry.overridable(name) else {"hidden": (64, 64)}
-    overrides = {k: v for k, v in narrow.items() if v and k in registry.overridable(name) and name != "mlp"}
-    model, half = (jaxcnn.create_model(name, 10, dtype, **overrides) for dtype in ("float32", "bfloat16"))
-    variables, shape = random_variables(model, small_shape(name)), small_shape(name)
+def narrowed(name):
+    """What makes the large dense layers of a network small."""
+    fields = registry.overridable(name)
+    if "hidden" not in fields or name == "mlp":
+        return {}
+    return {"hidden": 64 if "maps" in fields else (64, 64)}
+
+
+def make_step(model, variables):
+    """An update with so large a rate that any gradient shows, and a list of its traces."""
     traces = []
 
     def step(variables, images, labels):
@@ -142,17 +149,26 @@ def test_every_network_steps(name):
             return jnp.mean(cross_entropy(logits, labels)), updated
 
         (loss, updated), grads = jax.value_and_grad(objective, has_aux=True)(variables["params"])
-        new = jax.tree.map(lambda p, g: p - 1e4 * g, variables["params"], grads)  # so that any gradient shows
+        new = jax.tree.map(lambda p, g: p - 1e4 * g, variables["params"], grads)
         return loss, {"params": new, **updated}
 
+    return step, traces
+
+
+@pytest.mark.compiles(keep=3)
+@pytest.mark.parametrize(
+    "name",
+    led_by("alexnet_2012_tiny", "preact_resnet_tiny", "resnet_tiny", names=[n for n in OURS if n not in LIKE_ANOTHER]),
+)
+def test_every_network_steps(name):
+    """Forward, gradient of each parameter, an update, one trace for two calls; forward in bfloat16."""
+    model, half = (jaxcnn.create_model(name, 10, dtype, **narrowed(name)) for dtype in ("float32", "bfloat16"))
+    variables, shape = random_variables(model, small_shape(name)), small_shape(name)
+    step, traces = make_step(model, variables)
     generator, labels = np.random.default_rng(1), np.arange(4, dtype=np.int32)
     first, second = generator.standard_normal((2, 4, *shape), np.float32)
-    call = compiled(step)
+    call = jax.jit(step)
     loss, new = call(variables, first, labels)
-    if name in DEEP:
-        traces.clear()
-        call = partial(jax.eval_shape, jax.jit(step))
-        call(variables, first, labels)
     call(variables, second, labels)
     assert len(traces) == 1, "traced again for a batch of the same shape"
     assert bool(jnp.isfinite(loss))
@@ -162,10 +178,28 @@ def test_every_network_steps(name):
         if not (before_norm or "lecture" in name):
             assert np.any(old[leaf] != changed[leaf]), f"{leaf} has no gradient, or is a statistic that does not move"
 
-    logits = compiled(lambda v, x: half.apply(v, x, train=False))(variables, first)
+    logits = jax.jit(lambda v, x: half.apply(v, x, train=False))(variables, first)
     assert logits.shape == (4, 10)
     assert logits.dtype == jnp.float32
     assert bool(jnp.isfinite(logits).all())
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("name", LIKE_ANOTHER)
+def test_the_step_of_a_deeper_network_is_traced_once_and_keeps_its_types(name):
+    model, half = (jaxcnn.create_model(name, 10, dtype, **narrowed(name)) for dtype in ("float32", "bfloat16"))
+    images = jax.ShapeDtypeStruct((4, *small_shape(name)), jnp.float32)
+    labels = jax.ShapeDtypeStruct((4,), jnp.int32)
+    variables = jax.eval_shape(lambda x: model.init(rng.key(0, "init"), x), images)
+    step, traces = make_step(model, variables)
+    call = jax.jit(step)
+    for _ in range(2):
+        _, new = jax.eval_shape(call, variables, images, labels)
+    assert len(traces) == 1, "traced again for a batch of the same shape"
+    types, before = (jax.tree.map(lambda leaf: leaf.dtype, tree) for tree in (new, dict(variables)))
+    assert types == before
+    logits = jax.eval_shape(lambda v, x: half.apply(v, x, train=False), variables, images)
+    assert (logits.shape, logits.dtype) == ((4, 10), jnp.float32)
 
 
 @pytest.mark.compiles(keep=3)
