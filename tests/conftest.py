@@ -8,8 +8,10 @@ The suite runs strict: warnings are errors, dtypes and ranks are never promoted 
 
 import collections
 import contextlib
+import ctypes
 import fcntl
 import functools
+import gc
 import json
 import os
 import pathlib
@@ -24,6 +26,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAXCNN_CACHE"] = _SESSION.name
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("NPROC", "2")
+# After a word on malloc ``environment.prepare`` does not keep what is freed, which is for one training and not for hundreds.
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 from jaxcnn import environment
 
@@ -44,6 +48,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+MOST_MEMORY = 1.6e9  # of a worker, in bytes, before it forgets what it has compiled
 
 # Why a test is slow. Those with one of these markers are left to ``--full``; with ``keep=N`` all but the first N cases are.
 SLOW = {
@@ -157,6 +163,18 @@ def pytest_runtest_setup(item):
     if compiler.get_compile_options is not wanted:
         compiler.get_compile_options = wanted
         jax.clear_caches()
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Forget the programs of other files when they have become many: each takes memory as long as it may be called again."""
+    statm = pathlib.Path("/proc/self/statm")
+    if nextitem is None or nextitem.path == item.path or not statm.exists():
+        return
+    if int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > MOST_MEMORY:
+        jax.clear_caches()
+        gc.collect()
+        with contextlib.suppress(AttributeError):  # not of the GNU C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class AtOnce:

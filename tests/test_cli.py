@@ -304,6 +304,7 @@ def test_experiments_of_one_name_have_no_directory_in_common(jaxcnn_, tmp_path):
         assert (code, "a/mine.py" in err, "--workdir" in err) == (2, True, True), err
 
 
+@pytest.mark.trains
 def test_eval_on_other_images_of_the_same_classes(jaxcnn_, tmp_path):
     rng = np.random.default_rng(0)
     for folder, classes in (("old", "ab"), ("other", "bc")):
@@ -391,6 +392,7 @@ def test_a_sweep_of_one_value_is_a_run_with_it(jaxcnn_, tmp_path):
     assert {path.parent.name for path in (tmp_path / "steps").glob("*/config.json")} == {"steps=1", "steps=2"}
 
 
+@pytest.mark.trains
 def test_an_experiment_imports_its_neighbour_and_names_whole_paths(jaxcnn_, tmp_path, monkeypatch):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "neighbour_of_mine.py").write_text("WIDTH = 24\n")

@@ -85,7 +85,7 @@ def ways(geometry):
         yield "winograd"
 
 
-@pytest.mark.compiles(keep=8)
+@pytest.mark.compiles(keep=6)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_way_gives_the_product_by_its_definition(case):
     x, w, y = operands(case)

@@ -82,6 +82,7 @@ def test_evaluation_notices_a_lost_example(tiny, monkeypatch):
         evaluate.evaluate(task.eval_step(), variables, test, 40)
 
 
+@pytest.mark.compiles(keep=2)
 @pytest.mark.parametrize("kind", ["one", "flip", "shift", "ten"])
 def test_views_are_those_that_numpy_cuts_and_their_probabilities_are_averaged(tiny, kind):
     task = build(replace(tiny, {"data.eval_views": kind}), 1)

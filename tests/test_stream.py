@@ -497,6 +497,7 @@ def test_a_run_with_a_cache_can_be_stopped_and_resumed(tiny, tmp_path, where):
         run(replace(config, {"data.cache": "none"}), tmp_path / "run", num_devices=1)
 
 
+@pytest.mark.trains
 def test_imagenet_from_the_official_builder_stopped_in_an_epoch(shared_tfds, tiny, tmp_path, monkeypatch):
     """All 80 validation photographs once an evaluation; the same end after a stop in the middle of an epoch."""
     values = {

@@ -226,7 +226,7 @@ def test_a_resumed_run_does_not_start_again_from_the_other(tiny, tmp_path):
     assert again["state_digest"] == straight["state_digest"]
 
 
-@pytest.mark.trains(keep=3)
+@pytest.mark.trains(keep=2)
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [

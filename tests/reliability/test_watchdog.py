@@ -13,7 +13,7 @@ from test_processes import EXPERIMENT, digest, pair, wait_for_step
 
 pytestmark = pytest.mark.protocol("T13")
 HANGING = (
-    EXPERIMENT.replace("steps=200", "steps=80")
+    EXPERIMENT.replace("steps=120", "steps=80")
     + """
 import os, pathlib, time
 from jaxcnn.writers import Journal
