@@ -185,7 +185,7 @@ def test_every_network_steps(name):
 
 
 @pytest.mark.compiles
-@pytest.mark.parametrize("name", LIKE_ANOTHER)
+@pytest.mark.parametrize("name", [name for name in LIKE_ANOTHER if "1202" not in name])
 def test_the_step_of_a_deeper_network_is_traced_once_and_keeps_its_types(name):
     model, half = (jaxcnn.create_model(name, 10, dtype, **narrowed(name)) for dtype in ("float32", "bfloat16"))
     images = jax.ShapeDtypeStruct((4, *small_shape(name)), jnp.float32)
