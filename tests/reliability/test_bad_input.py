@@ -151,7 +151,7 @@ def obey_modes():
 
 def real(place, arguments, **variables):
     """(exit code, standard error, seconds) of the command, as a process."""
-    environment = {**os.environ, **variables}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", **variables}
     command, begin = [sys.executable, "-m", "jaxcnn", "train", *arguments.split()], time.monotonic()
     done = subprocess.run(
         command, cwd=place, env=environment, capture_output=True, text=True, timeout=60, preexec_fn=obey_modes
