@@ -222,7 +222,7 @@ class Protocol:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A file whose tests share a run, a dataset or programs stays on one worker; other tests go where there is time."""
+    """Schedule a file whose tests share a run, a dataset or programs on one worker, and other tests one by one."""
     from xdist.scheduler import LoadScopeScheduling
 
     @functools.cache
@@ -307,7 +307,7 @@ TINY = Config(
 
 @pytest.fixture
 def tiny() -> Config:
-    """The config of a short run."""
+    """Return the config of a short run."""
     return TINY
 
 

@@ -235,7 +235,7 @@ ROWS = [
 
 
 def verdict(copy: pathlib.Path, row: tuple[str, str, str, str]) -> str:
-    """Which tier catches a mutation: "fast", "full", or what is wrong with the row."""
+    """Return the tier that catches a mutation, "fast" or "full", or the reason why none does."""
     file, old, new, test = row
     text = (ROOT / file).read_text()
     if old not in text:
@@ -252,7 +252,7 @@ def verdict(copy: pathlib.Path, row: tuple[str, str, str, str]) -> str:
 
 
 def fails(copy: pathlib.Path, test: str, *flags: str) -> bool:
-    """Whether a test fails there; one that the tier leaves out does not."""
+    """Run a test in the copy. Return True if it fails, False if it passes or the tier does not include it."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", f"tests/{test}", *flags]
     variables = {**os.environ, "PYTHONPATH": str(copy)}
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, env=variables)

@@ -57,7 +57,7 @@ FAST = ("--dataset=fake", "--image_size=none", "--batch_size=8", "--num_devices=
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with a run of six steps."""
+    """Train for six steps. Return the folder of the run."""
     folder = tmp_path_factory.mktemp("trained")
     _, config, _ = train.read_experiment(["lenet_digits", *FAST, "--steps=6", "--eval_every=3"], train._flags)
     loop.run(config, folder / "run", num_devices=1)
@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def run_dir(trained, tmp_path):
-    """A copy of that run, which the test may change."""
+    """Copy that run, so that the test can change it."""
     shutil.copytree(trained / "run", tmp_path / "run")
     return tmp_path / "run"
 

@@ -42,8 +42,8 @@ def found(name="resnet18", dtype="float32", count=8, shape=None, norm=None, opti
         ("lenet5", "bfloat16", None),
         ("resnet18", "float32", "global"),
         ("resnet18", "float32", "local"),
-        pytest.param("resnet18", "bfloat16", "ghost:2", marks=pytest.mark.compiles),
-        pytest.param("resnet20_cifar", "float32", "global", marks=pytest.mark.compiles),
+        ("resnet18", "bfloat16", "ghost:2"),
+        ("resnet20_cifar", "float32", "global"),
     ],
 )
 def test_gradients_and_moments_are_summed_once_and_nothing_else(name, dtype, norm):

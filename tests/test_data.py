@@ -24,7 +24,7 @@ FAKE = catalog.find("fake")
 
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
-    """A cache that this test may change, with the prepared digits in it."""
+    """Create a cache with the prepared digits, so that the test can change it."""
     source.load(DIGITS, "test")
     shutil.copytree(cache_dir() / "tfds", tmp_path / "tfds")
     monkeypatch.setenv("JAXCNN_CACHE", str(tmp_path))

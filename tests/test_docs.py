@@ -18,7 +18,7 @@ COMMANDS = [
 
 
 def check(monkeypatch, script):
-    """The exit code of a script that writes documents, asked whether they are up to date."""
+    """Run a script that writes documents with ``--check``. Return its exit code."""
     monkeypatch.setattr(sys, "argv", [str(script), "--check"])
     monkeypatch.syspath_prepend(script.parent)
     return runpy.run_path(str(script))["main"]()

@@ -125,12 +125,12 @@ def make_dataset(data_dir: pathlib.Path, damaged: Mapping[int, bytes] | None = N
 
 @functools.cache
 def straight() -> pathlib.Path:
-    """A folder with the experiment, its data, and ``straight``, a run that nothing disturbs: made once for all workers."""
+    """Create the experiment, its data and an undisturbed run named ``straight``, once for all workers. Return the folder."""
     folder = cache_dir() / "rig"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "data").exists():
+        if not (folder / "seconds").exists():  # written last
             make_dataset(folder / "data")
             (folder / "rig.py").write_text(EXPERIMENT)
             begin = time.monotonic()

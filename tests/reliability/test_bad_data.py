@@ -175,7 +175,7 @@ def test_bad_images_cost_no_memory(tmp_path, record_property):
 
 @pytest.mark.protocol("T11")
 def test_readers_that_lose_their_file_end_the_run_and_it_can_go_on(tmp_path, record_property):
-    """What reads are threads, so none can die alone; what can happen is that the file ends under their hands."""
+    """Truncate the file while it is read. The readers are threads, so no reader can be killed alone."""
     protocol.make_dataset(tmp_path / "data")
     steps = config(tmp_path / "data")
     digest = loop.run(steps, tmp_path / "straight", num_devices=1)["state_digest"]

@@ -131,7 +131,7 @@ def test_bad_input(place, jaxcnn_, monkeypatch, number, arguments, code, words, 
 
 
 def give_up_overrides():
-    """Take from root what lets it read and write against modes, in this thread and those that it starts, for good."""
+    """Drop the capabilities that let root ignore file modes, in this thread and the threads that it starts."""
     if os.geteuid() != 0:
         return
     libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
@@ -143,7 +143,7 @@ def give_up_overrides():
 
 
 def obey_modes():
-    """The same for a program that is started."""
+    """Drop the same capabilities in a child process, before it runs its program."""
     if os.geteuid() == 0:
         for capability in OVERRIDES:
             assert ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0

@@ -46,7 +46,7 @@ Journal.record = record_and_fill
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the runs are, with the experiment."""
+    """Create a folder with the experiment, for the runs of this file."""
     return protocol.write(tmp_path_factory.mktemp("disk"), FILLING)
 
 

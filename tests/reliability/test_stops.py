@@ -56,7 +56,7 @@ Journal.record = record_slowly
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the runs are, with the experiment."""
+    """Create a folder with the experiment, for the runs of this file."""
     return protocol.write(tmp_path_factory.mktemp("stops"), SLOW)
 
 
